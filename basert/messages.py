@@ -1,0 +1,195 @@
+"""Wire messages between HTTP workers, engines and the supervisor: plain structs, msgpack, tagged by "t".
+
+Two kinds of connection, both Unix stream sockets, framed by `basert.transport`:
+
+  worker -> engine        Submit, Cancel, StatsRequest
+  engine -> worker        Ready (first, once), Tokens, Failed, Stats
+  engine -> supervisor    EngineReport while it loads, then Stats when asked
+  worker -> supervisor    Watch (first, once), WorkerReport
+  supervisor -> worker    Models whenever something changed
+  supervisor -> engine    StatsRequest (also its heartbeat), Drain
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
+    """Base of all messages."""
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the next token is drawn. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 switch those filters off.
+
+    Order, as in transformers and vLLM: repetition, frequency and presence penalties, logit bias,
+    temperature, top-k, top-p, min-p, draw. The draw depends on (seed, position) only.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0  # unsigned 64 bit; the HTTP worker draws one when the client named none
+    logit_bias: dict[int, float] = {}
+
+
+class Submit(Message, tag="submit"):
+    id: int  # unique on its connection
+    prompt: list[int]
+    max_tokens: int  # 0 only with prompt_logprobs >= 0: score the prompt, generate nothing
+    sampling: Sampling = Sampling()
+    stop_ids: list[int] = []  # beside the model's own end-of-sequence ids
+    ignore_eos: bool = False
+    min_tokens: int = 0  # before that no end-of-sequence or stop id may be drawn
+    logprobs: int = -1  # -1 none; k >= 0: the drawn token's and the k best
+    prompt_logprobs: int = -1  # likewise for every prompt token but the first
+    priority: int = 0  # 0 interactive, 1 batch
+
+
+class Cancel(Message, tag="cancel"):
+    id: int
+
+
+class StatsRequest(Message, tag="stats?"):
+    id: int = 0
+
+
+class Drain(Message, tag="drain"):
+    """Finish what runs, refuse what comes, then exit 0."""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities (natural) under the model's own distribution, before any sampling filter."""
+
+    id: int
+    logprob: float
+    top: list[tuple[int, float]] = []
+
+
+class Tokens(Message, tag="tokens"):
+    """What one step yielded for one request. `finish` is set on a request's last message only."""
+
+    id: int
+    tokens: list[int] = []
+    finish: str = ""  # "stop" (end of sequence or stop id: the last token of `tokens`) | "length"
+    logprobs: list[TokenLogprob] = []
+    prompt_logprobs: list[TokenLogprob] = []  # all at once, with the first tokens
+    cached: int = 0  # prompt tokens taken from the prefix cache; with the first tokens
+
+
+class Failed(Message, tag="failed"):
+    """A request's other ending. Codes: queue_full, context_length_exceeded, invalid, draining, engine_failed."""
+
+    id: int
+    code: str
+    message: str
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    model: str
+    digest: str
+    provider: str  # what runs it, as reported by the runtime
+    slots: int
+    max_context: int
+    vocab_size: int
+    max_queue: int
+    pid: int
+    load_seconds: float
+
+
+class Ready(Message, tag="ready"):
+    info: EngineInfo
+
+
+class EngineReport(Message, tag="report"):
+    """How loading goes: stage is one of "loading", "checking", "warming", "ready", "failed"."""
+
+    model: str
+    stage: str
+    fraction: float = 0.0
+    reason: str = ""  # one sentence, when failed
+    info: EngineInfo | None = None  # when ready
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """A cumulative histogram: counts[i] observations were <= bounds[i]; the last count is all of them."""
+
+    bounds: list[float]
+    counts: list[int]
+    sum: float
+
+
+class Stats(Message, tag="stats"):
+    """An engine's counters since it started, and its gauges now."""
+
+    id: int = 0
+    running: int = 0
+    waiting: int = 0
+    slots: int = 0
+    slots_used: int = 0
+    kv_tokens: int = 0  # tokens held in KV slots
+    requests_admitted: int = 0
+    requests_finished: int = 0
+    requests_cancelled: int = 0
+    requests_refused: int = 0
+    requests_failed: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cached_tokens: int = 0
+    decode_steps: int = 0
+    prefill_steps: int = 0
+    padded_tokens: int = 0  # computed for nothing: bucket padding and idle rows
+    computed_tokens: int = 0  # all tokens that went through the graph, padding included
+    step_seconds: float = 0.0  # wall time inside step()
+    run_seconds: float = 0.0  # of which inside the graph
+    batch_size: Histogram | None = None  # rows of decode steps that worked
+    queue_seconds: Histogram | None = None  # from Submit to a slot
+    resident_bytes: int = 0
+
+
+class Watch(Message, tag="watch"):
+    pid: int
+
+
+class WorkerReport(Message, tag="worker"):
+    """How many requests this worker has open (sent when asked to drain, and on every change after that)."""
+
+    open_requests: int
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    name: str
+    bundle: str  # path
+    state: str  # "loading" | "ready" | "restarting" | "failed"
+    socket: str  # path; connect only when ready
+    reason: str = ""
+    fraction: float = 0.0
+    restarts: int = 0
+    info: EngineInfo | None = None
+    aliases: list[str] = []
+
+
+class Models(Message, tag="models"):
+    models: list[ModelState]
+    draining: bool = False
+    drain_seconds: float = 0.0  # open streams may go on for this long, then end with an error event
+
+
+AnyMessage = (
+    Submit
+    | Cancel
+    | StatsRequest
+    | Drain
+    | Tokens
+    | Failed
+    | Ready
+    | EngineReport
+    | Stats
+    | Watch
+    | WorkerReport
+    | Models
+)

@@ -1,0 +1,1 @@
+"""Text <-> ids: tokenizer, chat template, incremental decoder, stop strings."""

@@ -1,0 +1,244 @@
+"""The only file with process-to-process sockets: framing, an engine's hub, an asyncio connection.
+
+    frame:  +----------------+---------------------------------------------+
+            | length, u32 BE | msgpack array of tagged messages (messages) |
+            +----------------+---------------------------------------------+
+
+One frame carries everything a step has for one connection. A frame over MAX_FRAME, or one that does
+not decode, closes the connection: the peer is broken, and nothing after it could be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import selectors
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from basert.messages import AnyMessage, Message
+
+MAX_FRAME = 64 << 20
+_HEADER = struct.Struct(">I")
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[AnyMessage])
+
+
+class TransportError(Exception):
+    """The peer broke the framing."""
+
+
+def pack(messages: Iterable[Message]) -> bytes:
+    body = _encoder.encode(list(messages))
+    return _HEADER.pack(len(body)) + body
+
+
+class Unpacker:
+    """Bytes in, messages out, wherever the stream was cut."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[AnyMessage]:
+        """Raises TransportError on a frame that is too long or does not decode."""
+        self._buffer += data
+        out: list[AnyMessage] = []
+        while len(self._buffer) >= _HEADER.size:
+            (length,) = _HEADER.unpack_from(self._buffer)
+            if length > MAX_FRAME:
+                raise TransportError(f"a frame of {length} bytes; the most is {MAX_FRAME}")
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            try:
+                out += _decoder.decode(bytes(self._buffer[_HEADER.size : end]))
+            except msgspec.MsgspecError as error:
+                raise TransportError(f"a frame that does not decode: {error}") from None
+            del self._buffer[:end]
+        return out
+
+
+class _Peer:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.unpacker = Unpacker()
+        self.outgoing = bytearray()
+
+
+class Hub:
+    """An engine's end: listens, reads and writes without ever blocking a step.
+
+    Peers are known by small integers. A lost peer is reported as (peer, None), once.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._peers: dict[int, _Peer] = {}
+        self._next = 1
+        self._listener: socket.socket | None = None
+        self._path: Path | None = None
+        self.greeting: Callable[[], list[Message]] = list  # sent to each peer that connects
+
+    def listen(self, path: Path) -> None:
+        """Start accepting on a Unix socket that only this user may open."""
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(128)
+        listener.setblocking(False)
+        self._listener, self._path = listener, path
+        self._selector.register(listener, selectors.EVENT_READ, None)
+
+    def connect(self, path: Path) -> int:
+        """Connect to a listening socket (the supervisor's) and treat it as one more peer."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.connect(str(path))
+        return self._add(sock)
+
+    def poll(self, timeout: float | None) -> list[tuple[int, AnyMessage | None]]:
+        """Messages that have come, waiting for at most `timeout` seconds (None: for ever, 0: not at all)."""
+        events: list[tuple[int, AnyMessage | None]] = []
+        for key, mask in self._selector.select(timeout):
+            if key.data is None:
+                self._accept()
+                continue
+            peer = key.data
+            if mask & selectors.EVENT_WRITE:
+                events += self._flush(peer)
+            if mask & selectors.EVENT_READ and peer in self._peers:
+                events += self._read(peer)
+        return events
+
+    def send(self, peer: int, messages: Iterable[Message]) -> None:
+        """Queue one frame and write what the socket takes now; a peer that is gone is skipped."""
+        state = self._peers.get(peer)
+        if state is not None:
+            state.outgoing += pack(messages)
+            self._write(peer, state)
+
+    @property
+    def peers(self) -> list[int]:
+        return list(self._peers)
+
+    def close(self) -> None:
+        """Write what is still queued (briefly blocking), then close and remove the socket file."""
+        for peer, state in list(self._peers.items()):
+            with contextlib.suppress(OSError):
+                state.sock.settimeout(1.0)
+                state.sock.sendall(state.outgoing)
+            self._drop(peer)
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        self._selector.close()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            sock, _ = self._listener.accept()
+            self.send(self._add(sock), self.greeting())
+
+    def _add(self, sock: socket.socket) -> int:
+        sock.setblocking(False)
+        peer, self._next = self._next, self._next + 1
+        self._peers[peer] = _Peer(sock)
+        self._selector.register(sock, selectors.EVENT_READ, peer)
+        return peer
+
+    def _read(self, peer: int) -> list[tuple[int, AnyMessage | None]]:
+        state = self._peers[peer]
+        try:
+            data = state.sock.recv(1 << 18)
+            if data:
+                return [(peer, message) for message in state.unpacker.feed(data)]
+        except BlockingIOError:
+            return []
+        except (OSError, TransportError):
+            pass
+        self._drop(peer)
+        return [(peer, None)]
+
+    def _flush(self, peer: int) -> list[tuple[int, AnyMessage | None]]:
+        state = self._peers.get(peer)
+        if state is None or self._write(peer, state):
+            return []
+        return []
+
+    def _write(self, peer: int, state: _Peer) -> bool:
+        try:
+            sent = state.sock.send(state.outgoing) if state.outgoing else 0
+            del state.outgoing[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False  # the read side reports the loss
+        want = selectors.EVENT_READ | (selectors.EVENT_WRITE if state.outgoing else 0)
+        self._selector.modify(state.sock, want, peer)
+        return True
+
+    def _drop(self, peer: int) -> None:
+        state = self._peers.pop(peer)
+        self._selector.unregister(state.sock)
+        state.sock.close()
+
+
+class Connection:
+    """The asyncio end, in HTTP workers and in the supervisor."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._unpacker = Unpacker()
+
+    @classmethod
+    async def open(cls, path: str | Path) -> Connection:
+        """Raises OSError when nothing listens there."""
+        return cls(*await asyncio.open_unix_connection(str(path)))
+
+    async def receive(self) -> list[AnyMessage]:
+        """What has come; an empty list means that the peer is gone (or broke the framing)."""
+        while True:
+            try:
+                data = await self._reader.read(1 << 18)
+                messages = self._unpacker.feed(data)
+            except (OSError, TransportError):
+                return []
+            if messages or not data:
+                return messages
+
+    def send(self, *messages: Message) -> None:
+        """Queue one frame; a connection that is gone swallows it (receive() reports the loss)."""
+        if not self._writer.is_closing():
+            self._writer.write(pack(messages))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def serve(path: Path, handle: Callable[[Connection], Awaitable[None]]) -> asyncio.Server:
+    """Listen on a Unix socket that only this user may open; each peer runs `handle` in its own task."""
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        try:
+            await handle(connection)
+        finally:
+            connection.close()
+
+    path.unlink(missing_ok=True)
+    mask = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(accepted, str(path))
+    finally:
+        os.umask(mask)

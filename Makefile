@@ -1,0 +1,72 @@
+# Newcomers: `make serve` and `make test` are the two commands. Everything installs into .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8080
+MODEL ?= smollm2
+VARIANT ?= auto
+NAME ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help serve export test lint format bench clean install-service uninstall-service
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip setuptools
+	touch $@
+
+# The stamps order themselves: test's environment is a superset of run's.
+$(VENV)/.run: $(VENV)/.made setup.cfg constraints.txt
+	@echo "installing basert with its exporter into $(VENV) (a few minutes the first time)"
+	$(INSTALL) '.[cpu,export]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(INSTALL) '.[cpu,export,test,dev]'
+	touch $@
+
+tests/node/node_modules/.made: tests/node/package.json
+	cd tests/node && npm install --no-audit --no-fund --silent
+	touch $@
+
+serve: $(VENV)/.run ## export MODEL once, then serve it on 127.0.0.1:PORT (ARGS= adds flags)
+	@$(BIN)/basert export $(MODEL) --if-missing --variant $(VARIANT) $(if $(NAME),--name $(NAME))
+	@exec $(BIN)/basert serve $(or $(NAME),$(MODEL)) --port $(PORT) $(ARGS)
+
+export: $(VENV)/.run ## compile MODEL=<source> [VARIANT=…] [NAME=…] into the store
+	$(BIN)/basert export $(MODEL) --variant $(VARIANT) $(if $(NAME),--name $(NAME)) $(ARGS)
+
+test: lint tests/node/node_modules/.made ## the whole gate: lint, then every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test ## rewrite the code as ruff would have it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.run ## measure MODEL: prefill, decode, concurrency (ARGS= goes to `basert bench`)
+	@$(BIN)/basert export $(MODEL) --if-missing --variant $(VARIANT)
+	$(BIN)/basert bench $(MODEL) $(ARGS)
+
+install-service: ## install the systemd units (as root)
+	deploy/install.sh install
+
+uninstall-service: ## remove the systemd units (as root)
+	deploy/install.sh uninstall
+
+clean: ## remove everything that was made here, the store excepted
+	rm -rf $(VENV) build dist *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/node/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Progress of long operations: a tqdm bar on a terminal, a few plain lines elsewhere. Knows no operation.
 
-    with progress.task("download", total=92_871_040, unit="B") as advance:
-        advance(65_536)
+    with progress.task("download", unit="B") as show:
+        show(65_536, 92_871_040)
 
 Everything goes to stderr, so that a command's own output stays fit for a pipe.
 """
@@ -16,17 +16,18 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-Advance = Callable[[float], None]
+Show = Callable[[int, int], None]
+"""show(done, total): called as often as one likes."""
 
 LINE_SECONDS = 10.0  # between two lines of a task that no terminal shows
 
 
 @contextmanager
-def task(label: str, total: float | None = None, unit: str = "it") -> Iterator[Advance]:
-    """Show one operation while the block runs; `advance(n)` counts n more of `total` units (None: unknown)."""
-    show = _bar if sys.stderr.isatty() else _lines
-    with show(label, total, unit) as advance:
-        yield advance
+def task(label: str, unit: str = "it") -> Iterator[Show]:
+    """Show one operation while the block runs: elapsed time, and how far it is once `show` was called."""
+    style = _bar if sys.stderr.isatty() else _lines
+    with style(label, unit) as show:
+        yield show
 
 
 def note(text: str) -> None:
@@ -35,42 +36,44 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def _bar(label: str, total: float | None, unit: str) -> Iterator[Advance]:
-    layout = None if total else "{desc}: {elapsed}"
-    with tqdm(
-        total=total, desc=label, unit=unit, unit_scale=unit == "B", bar_format=layout, dynamic_ncols=True, disable=False
-    ) as bar:
-        done = threading.Event()
-        threading.Thread(target=_tick, args=(bar, done), daemon=True).start()
+def _bar(label: str, unit: str) -> Iterator[Show]:
+    with tqdm(desc=label, unit=unit, unit_scale=unit == "B", dynamic_ncols=True, disable=False) as bar:
+        bar.bar_format = "{desc}: {elapsed}"
+
+        def show(done: int, total: int) -> None:
+            bar.total, bar.bar_format = total, None
+            bar.update(done - bar.n)
+
+        finished = threading.Event()
+        threading.Thread(target=_tick, args=(bar, finished), daemon=True).start()
         try:
-            yield lambda n: bar.update(n) and None
+            yield show
         finally:
-            done.set()
+            finished.set()
 
 
-def _tick(bar: tqdm[None], done: threading.Event) -> None:
-    """Keeps the elapsed time going while the operation has nothing to count."""
-    while not done.wait(1.0):
+def _tick(bar: tqdm[None], finished: threading.Event) -> None:
+    """Keeps the elapsed time going while the operation has nothing to report."""
+    while not finished.wait(1.0):
         bar.refresh()
 
 
 @contextmanager
-def _lines(label: str, total: float | None, unit: str) -> Iterator[Advance]:
+def _lines(label: str, unit: str) -> Iterator[Show]:
     start = last = time.monotonic()
-    count = 0.0
 
-    def advance(n: float) -> None:
-        nonlocal count, last
-        count += n
+    def show(done: int, total: int) -> None:
+        nonlocal last
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            note(f"{label}: {count / total:.0%}" if total else f"{label}: {_amount(count, unit)}")
+            note(f"{label}: {done / max(total, 1):.0%} of {amount(total, unit)}")
 
     note(f"{label} …")
-    yield advance
+    yield show
     note(f"{label}: done in {time.monotonic() - start:.1f} s")
 
 
-def _amount(count: float, unit: str) -> str:
-    return f"{tqdm.format_sizeof(count)}{unit}" if unit == "B" else f"{count:g} {unit}"
+def amount(count: float, unit: str) -> str:
+    """A number for people: bytes scaled ("92.9MB"), anything else as it is ("120 tokens")."""
+    return f"{tqdm.format_sizeof(count)}B" if unit == "B" else f"{count:g} {unit}"

@@ -57,7 +57,9 @@ def find(name_or_path: str) -> Path:
     if (path / MANIFEST).is_file():
         return path.absolute()
     if path.is_dir():
-        raise BundleError(f"{path} is no bundle (it has no {MANIFEST}); make one with `basert export {path}`.")
+        raise BundleError(
+            f"{path} is no bundle (it has no {MANIFEST}); make one with `basert export {path}`."
+        )
     raise BundleError(_missing(name_or_path))
 
 

@@ -8,6 +8,7 @@ Everything goes to stderr, so that a command's own output stays fit for a pipe.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -37,7 +38,9 @@ def note(text: str) -> None:
 
 @contextmanager
 def _bar(label: str, unit: str) -> Iterator[Show]:
-    with tqdm(desc=label, unit=unit, unit_scale=unit == "B", dynamic_ncols=True, disable=False) as bar:
+    size = shutil.get_terminal_size()  # tqdm itself shows nothing where a terminal tells no size
+    scale = unit == "B"
+    with tqdm(desc=label, unit=unit, unit_scale=scale, ncols=size.columns - 1, nrows=size.lines) as bar:
         bar.bar_format = "{desc}: {elapsed}"
 
         def show(done: int, total: int) -> None:

@@ -1,0 +1,93 @@
+"""What `chat`, `complete` and `bench` share on the command line: which model, which server, how to sample."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from basert import store
+from basert.cli.local import serve_for_me
+from basert.client import Client, RequestFailed
+
+Command = Callable[..., Any]
+
+# name -> (type, help); absent flags leave the choice to the server
+SAMPLING: dict[str, tuple[Any, str]] = {
+    "temperature": (click.FloatRange(0, 2), "0 is greedy."),
+    "top_p": (click.FloatRange(0, 1), "Draw from the likeliest tokens of this much probability."),
+    "top_k": (click.IntRange(0), "Draw from this many likeliest tokens; 0 from all."),
+    "min_p": (click.FloatRange(0, 1), "Leave out tokens less likely than this share of the likeliest."),
+    "presence_penalty": (click.FloatRange(-2, 2), "Make tokens that occurred less likely."),
+    "frequency_penalty": (click.FloatRange(-2, 2), "Likewise, by how often they occurred."),
+    "repetition_penalty": (click.FloatRange(0, min_open=True), "Divide the logits of tokens that occurred."),
+    "seed": (click.INT, "The same request with the same seed gets the same answer."),
+}
+
+
+def bundle_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What the shell offers for a MODEL: `click.argument(..., shell_complete=bundle_names)`."""
+    return [bundle.name for bundle in store.bundles() if bundle.name.startswith(incomplete)]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server that answers, and the name it knows the model by."""
+
+    url: str
+    api_key: str | None
+    model: str
+
+
+def connection_options(command: Command) -> Command:
+    """MODEL, --url and --api-key."""
+    for decorate in (
+        click.option(
+            "--api-key", envvar="BASERT_API_KEY", show_envvar=True, help="Key for the server at --url."
+        ),
+        click.option("--url", envvar="BASERT_URL", show_envvar=True, help="Use the server that runs there."),
+        click.argument("model", required=False, shell_complete=bundle_names),
+    ):
+        command = decorate(command)
+    return command
+
+
+def sampling_options(command: Command) -> Command:
+    """--max-tokens, --stop, and one flag for each entry of SAMPLING."""
+    for name, (kind, text) in reversed(SAMPLING.items()):
+        command = click.option("--" + name.replace("_", "-"), name, type=kind, help=text)(command)
+    command = click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeats.")(
+        command
+    )
+    return click.option("--max-tokens", type=click.IntRange(1), help="End after this many tokens.")(command)
+
+
+def request_fields(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags as a request's fields, without those that were not given."""
+    return {name: value for name, value in flags.items() if value not in (None, ())}
+
+
+@contextlib.contextmanager
+def connect(
+    model: str | None, url: str | None, api_key: str | None, flags: Sequence[str] = ()
+) -> Generator[Target]:
+    """The server at `url`, or else one of our own for the bundle, which ends with the block."""
+    if url:
+        yield Target(url, api_key, model or asyncio.run(_only_model(url, api_key)))
+        return
+    if not model:
+        raise click.UsageError("name a MODEL (`basert list` shows them), or a server with --url.")
+    with serve_for_me(str(store.find(model)), flags) as server:
+        yield Target(server.url, server.api_key, asyncio.run(_only_model(server.url, server.api_key)))
+
+
+async def _only_model(url: str, api_key: str | None) -> str:
+    async with Client(url, api_key) as client:
+        models = await client.models()
+    if len(models) != 1:
+        raise RequestFailed(f"{url} serves {', '.join(models) or 'no model'}; name the MODEL you want.")
+    return models[0]

@@ -1,0 +1,153 @@
+"""The command line's HTTP client: OpenAI requests out, decoded answers and server-sent events in.
+
+Knows the wire, not the terminal and not the clock: `basert chat`, `complete` and `bench` all go through it.
+It is also what measures, so a chunk costs one split and one typed decode, and nothing is buffered: a chunk
+is yielded when its bytes have come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+
+from basert.errors import BasertError
+
+CONNECT_SECONDS = 10.0
+_DONE = b"[DONE]"
+
+
+class Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class ChunkChoice(msgspec.Struct, frozen=True):
+    index: int = 0
+    text: str = ""  # /v1/completions
+    delta: Delta = Delta()  # /v1/chat/completions
+    finish_reason: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    message: str = "no reason given"
+    code: str | int | None = None
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One event of a stream. `text` is what it adds to the first choice."""
+
+    choices: list[ChunkChoice] = []
+    usage: Usage | None = None
+    error: ErrorBody | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(choice.text or choice.delta.content or "" for choice in self.choices)
+
+
+class RequestFailed(BasertError):
+    """The server refused a request or broke off its answer. `http_status` is 0 when no answer came."""
+
+    def __init__(self, message: str, *, http_status: int = 0, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.http_status = http_status
+
+
+class _ErrorAnswer(msgspec.Struct, frozen=True):
+    error: ErrorBody
+
+
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
+_decode_error = msgspec.json.Decoder(_ErrorAnswer).decode
+
+
+class Client:
+    """Talks to one server. `url` may end in /v1 or not; every method raises RequestFailed."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=0),  # as many streams at once as the caller opens
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def get(self, path: str) -> bytes:
+        async with self._request("GET", path) as answer:
+            return await answer.read()
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        async with self._request("POST", path, body) as answer:
+            return msgspec.json.decode(await answer.read())
+
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
+        """Chunks as they come. Closing the generator hangs up, which cancels the request at the server."""
+        async with self._request("POST", path, {**body, "stream": True}) as answer:
+            tail = b""
+            async for block in answer.content.iter_any():
+                *lines, tail = (tail + block).split(b"\n")
+                for line in lines:
+                    if not line.startswith(b"data:"):
+                        continue  # a blank line, or a comment that keeps the connection alive
+                    data = line[5:].strip()
+                    if data == _DONE:
+                        return
+                    chunk = _decode_chunk(data)
+                    if chunk.error is not None:
+                        raise RequestFailed(chunk.error.message, code=_text(chunk.error.code))
+                    yield chunk
+        raise RequestFailed(f"{self.url} ended its answer early; see the server's log.")
+
+    async def models(self) -> list[str]:
+        answer = msgspec.json.decode(await self.get("/v1/models"))
+        return [model["id"] for model in answer["data"]]
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        assert self._session is not None, "a Client is used inside `async with`"
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            async with self._session.request(method, self.url + path, data=data, headers=headers) as answer:
+                if answer.status >= 400:
+                    raise _refusal(answer.status, await answer.read(), self.url + path)
+                yield answer
+        except aiohttp.ClientConnectorError as error:
+            raise RequestFailed(
+                f"nothing answers at {self.url} ({error.os_error.strerror}); start one, or mend --url."
+            ) from None
+        except aiohttp.InvalidURL:
+            raise RequestFailed(f"{self.url!r} is no URL; write it as http://HOST:PORT.") from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RequestFailed(f"{self.url} broke off its answer ({error}); see the server's log.") from None
+
+
+def _refusal(status: int, body: bytes, url: str) -> RequestFailed:
+    try:
+        error = _decode_error(body).error
+    except msgspec.MsgspecError:
+        return RequestFailed(f"{url} answered {status}, not as an OpenAI server would.", http_status=status)
+    return RequestFailed(error.message, http_status=status, code=_text(error.code))
+
+
+def _text(code: str | int | None) -> str | None:
+    return None if code is None else str(code)

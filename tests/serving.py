@@ -1,0 +1,42 @@
+"""Real servers for tests: `Server(["tiny"], ...)` runs `basert serve` on a free port until it is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+from openai import OpenAI
+
+from basert.cli.local import LocalServer
+
+
+class Server(LocalServer):
+    """A `basert serve` child with one worker and one engine thread, unless flags say otherwise.
+
+    Starts at once; `with Server([bundle]) as server:` also waits and stops it. `.url`, `.pid`, `.port`, `.log()`, and
+    `.stop(signal)`, which returns the exit status. Failing to start raises with the log's last line.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Path | str],
+        flags: Sequence[str] = (),
+        *,
+        api_key: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        defaults = ("--workers", "1", "--threads", "1", "--exit-with-parent")
+        super().__init__([str(bundle) for bundle in bundles], (*defaults, *flags), api_key=api_key, env=env)
+
+    def openai(self, **options: object) -> OpenAI:
+        """The official client, pointed here."""
+        return OpenAI(base_url=f"{self.url}/v1", api_key=self.api_key or "none", **options)  # type: ignore[arg-type]
+
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor, engines and workers, as they are now."""
+        supervisor = psutil.Process(self.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def resident_bytes(self) -> int:
+        return sum(process.memory_info().rss for process in self.processes())

@@ -14,8 +14,8 @@ from basert.cli.local import LocalServer
 class Server(LocalServer):
     """A `basert serve` child with one worker and one engine thread, unless flags say otherwise.
 
-    Starts at once; `with Server([bundle]) as server:` also waits and stops it. `.url`, `.pid`, `.port`, `.log()`, and
-    `.stop(signal)`, which returns the exit status. Failing to start raises with the log's last line.
+    Starts at once; `with Server([bundle]) as server:` also waits and stops it. `.url`, `.pid`, `.port`,
+    `.log()`, and `.stop(signal)`, which returns the exit status. Failing to start raises with the log's last line.
     """
 
     def __init__(

@@ -80,7 +80,7 @@ class LocalServer:
         self.stop()
 
     def wait_ready(self) -> None:
-        """Return when every model answers. Raises Unavailable with the server's last words if it ends first."""
+        """Return when every model answers; Unavailable, with the server's last words, if it ends first."""
         while not self._ready():
             if (status := self._process.poll()) is not None:
                 last = self.log().strip().rpartition("\n")[2] or "it said nothing"

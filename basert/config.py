@@ -1,0 +1,160 @@
+"""Every setting of `basert serve`, declared once: name, type, default, bounds and help.
+
+basert.settings derives the flags, the variables BASERT_<NAME>, the keys of the TOML file and `--print-config`
+from these declarations. Knows nothing of processes, sockets or HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from basert import settings
+from basert.errors import ConfigError
+from basert.settings import Help, Loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppConfig:
+    """What the HTTP app reads."""
+
+    api_key: Annotated[
+        tuple[str, ...], Help("A key clients send as bearer token; repeats.", secret=True)
+    ] = ()
+    api_key_file: Annotated[
+        Path | None, Help("A file of such keys, one a line, # comments; read again on SIGHUP.")
+    ] = None
+    max_tokens: Annotated[
+        int | None, Help("Tokens to generate when a request does not say; else the context's rest.", least=1)
+    ] = None
+    request_timeout: Annotated[float, Help("Seconds a request may take in all; 0: no limit.", least=0)] = (
+        600.0
+    )
+    keep_alive_interval: Annotated[
+        float, Help("Seconds of silence after which a waiting stream gets a comment line.", least=0.1)
+    ] = 10.0
+    max_body_bytes: Annotated[
+        int, Help("Largest request body; a larger one is answered 413.", least=1024)
+    ] = 16 << 20
+    body_timeout: Annotated[float, Help("Seconds a client may take to send its body.", least=0.1)] = 30.0
+    max_json_depth: Annotated[int, Help("Deepest nesting of a JSON body.", least=4, most=500)] = 64
+    max_messages: Annotated[int, Help("Most messages of a chat request.", least=1)] = 2048
+    max_prompt_bytes: Annotated[
+        int, Help("Longest prompt as text, checked before it is tokenised.", least=1)
+    ] = 4 << 20
+
+    def read_keys(self) -> tuple[str, ...]:
+        """The keys in force now: those given directly and those in the file. Raises ConfigError."""
+        if self.api_key_file is None:
+            return self.api_key
+        try:
+            lines = [line.strip() for line in self.api_key_file.read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            why = settings.reason(error)
+            raise ConfigError(f"--api-key-file {self.api_key_file} cannot be read: {why}.") from None
+        keys = tuple(line for line in lines if line and not line.startswith("#"))
+        if not keys:
+            raise ConfigError(f"--api-key-file {self.api_key_file} holds no key; write one a line.")
+        return self.api_key + keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(AppConfig):
+    """All settings of a server."""
+
+    model: Annotated[
+        tuple[str, ...], Help("A bundle to serve: its name in the store or its folder; repeats.")
+    ] = ()
+    served_model_name: Annotated[
+        tuple[str, ...], Help("What clients call the model; repeats; only with a single model.")
+    ] = ()
+    host: Annotated[str, Help("Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Help("Port to listen on; 0 takes a free one.", least=0, most=65535)] = 8080
+    workers: Annotated[
+        int | None, Help("HTTP worker processes; else one per four cores.", least=1, most=64)
+    ] = None
+    max_context: Annotated[
+        int | None, Help("Longest prompt and answer together, in tokens; else the bundle's own.", least=1)
+    ] = None
+    continuous_batching: Annotated[
+        int | None, Help("Slots: sequences decoded together; else the bundle's own.", least=1, most=1024)
+    ] = None
+    max_queue: Annotated[
+        int | None, Help("Requests that may wait for a slot; more are answered 429.", least=0)
+    ] = None
+    threads: Annotated[
+        int | None, Help("Threads an engine computes with; else one per core.", least=1, most=1024)
+    ] = None
+    spin: Annotated[bool | None, Help("Let an engine's threads spin while it works.")] = None
+    drain_timeout: Annotated[
+        float,
+        Help("Seconds open streams may go on after SIGTERM; the rest end with an error event.", least=0),
+    ] = 30.0
+    start_timeout: Annotated[float, Help("Seconds an engine may take to load.", least=1)] = 600.0
+    heartbeat_timeout: Annotated[
+        float, Help("Seconds an engine may be silent before it is killed and restarted.", least=0.5)
+    ] = 60.0
+    restart_limit: Annotated[
+        int, Help("Deaths in quick succession after which a model is given up.", least=1)
+    ] = 5
+    restart_backoff: Annotated[float, Help("Seconds before the first restart; then doubled.", least=0.01)] = (
+        0.2
+    )
+    restart_backoff_max: Annotated[float, Help("Most seconds before a restart.", least=0.01)] = 10.0
+    run_dir: Annotated[
+        Path | None,
+        Help("Where the private run folder goes; else $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR, /tmp."),
+    ] = None
+    log_file: Annotated[Path | None, Help("Log here, not to standard error; opened again on SIGHUP.")] = None
+    log_format: Annotated[str, Help("How log lines are written.", choices=("text", "json"))] = "text"
+    log_level: Annotated[
+        str, Help("Least important lines to log.", choices=("debug", "info", "warning", "error"))
+    ] = "info"
+    access_log: Annotated[bool, Help("Log one line per request.")] = True
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or max(1, (os.cpu_count() or 1) // 4)
+
+
+def load(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
+) -> Loaded[ServeConfig]:
+    """Flag over environment over file (also named by BASERT_CONFIG) over default. Raises ConfigError."""
+    if file is None and environ.get("BASERT_CONFIG"):
+        file = Path(environ["BASERT_CONFIG"]).expanduser()
+    loaded = settings.load(ServeConfig, flags, environ, file)
+    _check_together(loaded)
+    return loaded
+
+
+def _check_together(loaded: Loaded[ServeConfig]) -> None:
+    """What no single setting shows."""
+    config, sources = loaded.config, loaded.sources
+    if config.served_model_name and len(config.model) > 1:
+        raise ConfigError(
+            f"--served-model-name ({sources['served_model_name']}) renames a single model, but "
+            f"{len(config.model)} are served; leave it out or serve one."
+        )
+    if config.log_file is not None and not config.log_file.absolute().parent.is_dir():
+        folder = config.log_file.absolute().parent
+        raise ConfigError(f"--log-file ({sources['log_file']}): there is no folder {folder}; make it first.")
+    if not math.isfinite(config.drain_timeout + config.request_timeout):
+        raise ConfigError("--drain-timeout and --request-timeout want finite numbers.")
+    config.read_keys()
+
+
+def to_json(config: ServeConfig) -> bytes:
+    """For the HTTP workers, by way of a file that only this user may read."""
+    return msgspec.json.encode(dataclasses.asdict(config), enc_hook=str)
+
+
+def from_json(raw: bytes) -> ServeConfig:
+    return msgspec.json.decode(raw, type=ServeConfig, dec_hook=lambda kind, value: kind(value))

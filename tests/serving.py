@@ -15,7 +15,8 @@ class Server(LocalServer):
     """A `basert serve` child with one worker and one engine thread, unless flags say otherwise.
 
     Starts at once; `with Server([bundle]) as server:` also waits and stops it. `.url`, `.pid`, `.port`,
-    `.log()`, and `.stop(signal)`, which returns the exit status. Failing to start raises with the log's last line.
+    `.log()`, and `.stop(signal)`, which returns the exit status. Failing to start raises with its last
+    line.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Server(LocalServer):
         api_key: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        defaults = ("--workers", "1", "--threads", "1", "--exit-with-parent")
+        defaults = ("--workers", "1", "--threads", "1")
         super().__init__([str(bundle) for bundle in bundles], (*defaults, *flags), api_key=api_key, env=env)
 
     def openai(self, **options: object) -> OpenAI:

@@ -2,11 +2,12 @@
 
 Knows processes and ports, not requests: those go over HTTP like anybody else's (basert.client).
 The child runs in a session of its own, so that Ctrl-C on the terminal stops an answer and not the server,
-and is told to exit with its parent, so that a killed command leaves nothing behind.
+and the kernel sends it SIGTERM when this process is gone, so that a killed command leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import os
 import secrets
@@ -27,6 +28,8 @@ from basert.errors import Unavailable
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.05
 STOP_SECONDS = 20.0  # then it is killed
+PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl
 
 
 class LocalServer:
@@ -63,8 +66,9 @@ class LocalServer:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env={**os.environ, **({"BASERT_API_KEY": api_key} if api_key else {}), **(env or {})},
+            env={**_environment(api_key), **(env or {})},
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         self.pid = self._process.pid
 
@@ -113,6 +117,18 @@ class LocalServer:
             connection.close()
 
 
+def _environment(api_key: str | None) -> dict[str, str]:
+    """Ours without the settings of other servers. The key goes here, for anybody can read a command line."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BASERT_")}
+    if home := os.environ.get("BASERT_HOME"):
+        kept["BASERT_HOME"] = home
+    return kept | ({"BASERT_API_KEY": api_key} if api_key else {})
+
+
+def _end_with_parent() -> None:
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind((HOST, 0))
@@ -125,7 +141,7 @@ def serve_for_me(model: str, flags: Sequence[str] = ()) -> LocalServer:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)  # so that `with` blocks end
     click.echo(f"loading {model} …", err=True)
-    own = ("--exit-with-parent", "--workers", "1", "--drain-timeout", "0")
+    own = ("--workers", "1", "--drain-timeout", "0")
     return LocalServer([model], (*own, *flags), api_key=secrets.token_hex(16))
 
 

@@ -6,7 +6,7 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.transport`:
   engine -> worker        Ready (first, once), Tokens, Failed, Stats
   engine -> supervisor    EngineReport while it loads, then Stats when asked
   worker -> supervisor    Watch (first, once), WorkerReport
-  supervisor -> worker    Models whenever something changed
+  supervisor -> worker    Models whenever something changed, Reload on SIGHUP
   supervisor -> engine    StatsRequest (also its heartbeat), Drain
 """
 
@@ -20,7 +20,7 @@ class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How the next token is drawn. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 switch those filters off.
+    """How the next token is drawn. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 switch filters off.
 
     Order, as in transformers and vLLM: repetition, frequency and presence penalties, logit bias,
     temperature, top-k, top-p, min-p, draw. The draw depends on (seed, position) only.
@@ -37,7 +37,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[int, float] = {}
 
 
-class Submit(Message, tag="submit"):
+class Submit(Message, tag="submit", frozen=True):
     id: int  # unique on its connection
     prompt: list[int]
     max_tokens: int  # 0 only with prompt_logprobs >= 0: score the prompt, generate nothing
@@ -50,15 +50,15 @@ class Submit(Message, tag="submit"):
     priority: int = 0  # 0 interactive, 1 batch
 
 
-class Cancel(Message, tag="cancel"):
+class Cancel(Message, tag="cancel", frozen=True):
     id: int
 
 
-class StatsRequest(Message, tag="stats?"):
+class StatsRequest(Message, tag="stats?", frozen=True):
     id: int = 0
 
 
-class Drain(Message, tag="drain"):
+class Drain(Message, tag="drain", frozen=True):
     """Finish what runs, refuse what comes, then exit 0."""
 
 
@@ -70,7 +70,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     top: list[tuple[int, float]] = []
 
 
-class Tokens(Message, tag="tokens"):
+class Tokens(Message, tag="tokens", frozen=True):
     """What one step yielded for one request. `finish` is set on a request's last message only."""
 
     id: int
@@ -81,8 +81,8 @@ class Tokens(Message, tag="tokens"):
     cached: int = 0  # prompt tokens taken from the prefix cache; with the first tokens
 
 
-class Failed(Message, tag="failed"):
-    """A request's other ending. Codes: queue_full, context_length_exceeded, invalid, draining, engine_failed."""
+class Failed(Message, tag="failed", frozen=True):
+    """A request's other end. Codes: queue_full, context_length_exceeded, invalid, draining, engine_failed."""
 
     id: int
     code: str
@@ -101,11 +101,11 @@ class EngineInfo(msgspec.Struct, frozen=True):
     load_seconds: float
 
 
-class Ready(Message, tag="ready"):
+class Ready(Message, tag="ready", frozen=True):
     info: EngineInfo
 
 
-class EngineReport(Message, tag="report"):
+class EngineReport(Message, tag="report", frozen=True):
     """How loading goes: stage is one of "loading", "checking", "warming", "ready", "failed"."""
 
     model: str
@@ -123,7 +123,7 @@ class Histogram(msgspec.Struct, frozen=True):
     sum: float
 
 
-class Stats(Message, tag="stats"):
+class Stats(Message, tag="stats", frozen=True):
     """An engine's counters since it started, and its gauges now."""
 
     id: int = 0
@@ -151,12 +151,12 @@ class Stats(Message, tag="stats"):
     resident_bytes: int = 0
 
 
-class Watch(Message, tag="watch"):
+class Watch(Message, tag="watch", frozen=True):
     pid: int
 
 
-class WorkerReport(Message, tag="worker"):
-    """How many requests this worker has open (sent when asked to drain, and on every change after that)."""
+class WorkerReport(Message, tag="worker", frozen=True):
+    """How many requests this worker has open: sent when it can answer, then on every change while it drains."""
 
     open_requests: int
 
@@ -173,10 +173,14 @@ class ModelState(msgspec.Struct, frozen=True):
     aliases: list[str] = []
 
 
-class Models(Message, tag="models"):
+class Models(Message, tag="models", frozen=True):
     models: list[ModelState]
     draining: bool = False
     drain_seconds: float = 0.0  # open streams may go on for this long, then end with an error event
+
+
+class Reload(Message, tag="reload", frozen=True):
+    """Read the API keys again."""
 
 
 AnyMessage = (
@@ -192,4 +196,5 @@ AnyMessage = (
     | Watch
     | WorkerReport
     | Models
+    | Reload
 )

@@ -206,6 +206,13 @@ class Connection:
         """Raises OSError when nothing listens there."""
         return cls(*await asyncio.open_unix_connection(str(path)))
 
+    @property
+    def peer_pid(self) -> int:
+        """The process that connected, as the kernel knows it."""
+        sock = self._writer.get_extra_info("socket")
+        pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid
+
     async def receive(self) -> list[AnyMessage]:
         """What has come; an empty list means that the peer is gone (or broke the framing)."""
         while True:

@@ -2,7 +2,7 @@
 
 Engines and workers write to standard error, which is a pipe to the supervisor; only the supervisor writes to
 the log file (or its own standard error), so only it opens that file again on SIGHUP. What a child prints
-without this module (a native library's warning, the last words of a crash) becomes a line of this format there.
+without this module (a native library's warning, the last words of a crash) becomes such a line there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class JsonLines(logging.Formatter):
 
 
 class Output(logging.StreamHandler[TextIO]):
-    """Where the supervisor's and its children's lines go: a file, opened again on demand, or standard error."""
+    """Where the supervisor's and its children's lines go: a file that can be reopened, or standard error."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -74,7 +74,7 @@ class Output(logging.StreamHandler[TextIO]):
 
 
 def setup(process: str, form: str = "text", level: str = "info", output: Output | None = None) -> None:
-    """Send all loggers' lines to `output` (standard error), as the process of that name ("engine smollm2")."""
+    """Send all loggers' lines to `output` (else standard error), as the process so named ("engine tiny")."""
     handler = output or Output(None)
     handler.setFormatter(JsonLines(process) if form == "json" else TextLines(process))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

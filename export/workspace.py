@@ -1,0 +1,90 @@
+"""The cache folder an export works in: where it is, who has it locked, what fits in it, hashes of files.
+
+$XDG_CACHE_HOME/basert, else ~/.cache/basert
+  sources/     fetched checkpoints, kept so that another export downloads nothing
+  work/        finished steps of exports under way, removed when the export is done
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from basert.errors import ExportError
+from basert.progress import Show, amount, note
+
+BLOCK = 1 << 22  # bytes read at once when hashing
+
+
+def cache_root() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "basert"
+
+
+@contextmanager
+def lock(path: Path, *, wait: str = "", refuse: str = "") -> Iterator[None]:
+    """Hold the lock file `path` while the block runs.
+
+    While another process holds it: raise ExportError(refuse), or else say `wait` and wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if refuse:
+                raise ExportError(refuse) from None
+            note(wait)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sha256_of(files: Iterable[Path], show: Show | None = None) -> str:
+    """One SHA-256 over the contents of the files, in the order given."""
+    files = list(files)
+    total, done = sum(file.stat().st_size for file in files), 0
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                done += len(block)
+                if show:
+                    show(done, total)
+    return digest.hexdigest()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of everything in the folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raises ExportError unless `needed` bytes are free where `folder` is (or will be)."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise ExportError(
+            f"{what} needs {amount(needed, 'B')} in {folder}, and {amount(free, 'B')} are free:"
+            " free some space, or point XDG_CACHE_HOME (work) or BASERT_HOME (bundles) elsewhere."
+        )
+
+
+@contextmanager
+def disk_full_is_an_export_error() -> Iterator[None]:
+    """Turns "no space left" into one sentence, from Python's own writes or from a library's."""
+    try:
+        yield
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # libraries raise it under names of their own
+            where = getattr(error, "filename", None) or cache_root()
+            raise ExportError(
+                f"the disk is full ({where}): free some space and run the same command again;"
+                " the steps that were finished are kept."
+            ) from error
+        raise

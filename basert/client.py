@@ -41,6 +41,20 @@ class ErrorBody(msgspec.Struct, frozen=True):
     code: str | int | None = None
 
 
+class ModelCard(msgspec.Struct, frozen=True):
+    """An entry of /v1/models; what is None a server of another make does not say."""
+
+    id: str
+    max_context: int | None = None
+    slots: int | None = None
+    variant: str | None = None
+    digest: str | None = None
+
+
+class _ModelList(msgspec.Struct, frozen=True):
+    data: list[ModelCard]
+
+
 class Chunk(msgspec.Struct, frozen=True):
     """One event of a stream. `text` is what it adds to the first choice."""
 
@@ -115,9 +129,11 @@ class Client:
                     yield chunk
         raise RequestFailed(f"{self.url} ended its answer early; see the server's log.")
 
-    async def models(self) -> list[str]:
-        answer = msgspec.json.decode(await self.get("/v1/models"))
-        return [model["id"] for model in answer["data"]]
+    async def model(self, name: str) -> ModelCard:
+        return msgspec.json.decode(await self.get(f"/v1/models/{name}"), type=ModelCard)
+
+    async def models(self) -> list[ModelCard]:
+        return msgspec.json.decode(await self.get("/v1/models"), type=_ModelList).data
 
     @contextlib.asynccontextmanager
     async def _request(

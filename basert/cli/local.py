@@ -7,7 +7,7 @@ and the kernel sends it SIGTERM when this process is gone, so that a killed comm
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import http.client
 import os
 import secrets
@@ -23,13 +23,12 @@ from typing import Self
 
 import click
 
+from basert import orphans
 from basert.errors import Unavailable
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.05
 STOP_SECONDS = 20.0  # then it is killed
-PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl
 
 
 class LocalServer:
@@ -68,7 +67,7 @@ class LocalServer:
             stderr=self._log,
             env={**_environment(api_key), **(env or {})},
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=functools.partial(orphans.end_with_parent, signal.SIGTERM, os.getpid()),
         )
         self.pid = self._process.pid
 
@@ -123,10 +122,6 @@ def _environment(api_key: str | None) -> dict[str, str]:
     if home := os.environ.get("BASERT_HOME"):
         kept["BASERT_HOME"] = home
     return kept | ({"BASERT_API_KEY": api_key} if api_key else {})
-
-
-def _end_with_parent() -> None:
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -12,7 +12,7 @@ import click
 
 from basert import store
 from basert.cli.local import serve_for_me
-from basert.client import Client, RequestFailed
+from basert.client import Client, ModelCard, RequestFailed
 
 Command = Callable[..., Any]
 
@@ -36,11 +36,15 @@ def bundle_names(_context: click.Context, _parameter: click.Parameter, incomplet
 
 @dataclass(frozen=True)
 class Target:
-    """A server that answers, and the name it knows the model by."""
+    """A server that answers, and the model that is meant."""
 
     url: str
     api_key: str | None
-    model: str
+    card: ModelCard
+
+    @property
+    def model(self) -> str:
+        return self.card.id
 
 
 def connection_options(command: Command) -> Command:
@@ -77,17 +81,21 @@ def connect(
 ) -> Generator[Target]:
     """The server at `url`, or else one of our own for the bundle, which ends with the block."""
     if url:
-        yield Target(url, api_key, model or asyncio.run(_only_model(url, api_key)))
+        yield asyncio.run(_find(url, api_key, model))
         return
     if not model:
         raise click.UsageError("name a MODEL (`basert list` shows them), or a server with --url.")
     with serve_for_me(str(store.find(model)), flags) as server:
-        yield Target(server.url, server.api_key, asyncio.run(_only_model(server.url, server.api_key)))
+        yield asyncio.run(_find(server.url, server.api_key, None))
 
 
-async def _only_model(url: str, api_key: str | None) -> str:
+async def _find(url: str, api_key: str | None, model: str | None) -> Target:
+    """The server's model of that name; without a name, its only one."""
     async with Client(url, api_key) as client:
-        models = await client.models()
-    if len(models) != 1:
-        raise RequestFailed(f"{url} serves {', '.join(models) or 'no model'}; name the MODEL you want.")
-    return models[0]
+        if model is not None:
+            return Target(url, api_key, await client.model(model))
+        cards = await client.models()
+    if len(cards) != 1:
+        names = ", ".join(card.id for card in cards) or "no model"
+        raise RequestFailed(f"{url} serves {names}; name the MODEL that you mean.")
+    return Target(url, api_key, cards[0])

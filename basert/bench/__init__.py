@@ -1,0 +1,1 @@
+"""Measuring a server as its clients see it: over HTTP, with prompts of exact token counts."""

@@ -1,0 +1,88 @@
+"""One streamed completion and its clock, and a crowd of them. Knows time stamps, not what they mean."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from basert.bench.prompts import Prompts
+from basert.client import Client, RequestFailed
+
+PATH = "/v1/completions"
+
+
+@dataclass
+class Outcome:
+    """One request: when it was sent, when its chunks came (perf_counter seconds), how many tokens it got."""
+
+    sent: float
+    arrivals: list[float] = field(default_factory=list)
+    tokens: int = 0
+    error: str | None = None
+    began: asyncio.Event = field(default_factory=asyncio.Event)  # the first chunk, or the end without one
+
+    @property
+    def gaps(self) -> Iterator[float]:
+        """Seconds between neighbouring chunks."""
+        return (later - earlier for earlier, later in itertools.pairwise(self.arrivals))
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Greedy requests for one model that get exactly as many tokens as they ask for."""
+
+    client: Client
+    model: str
+    prompts: Prompts
+
+    def bodies(self, count: int, prompt_tokens: int, output_tokens: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "model": self.model,
+                "prompt": self.prompts.draw(prompt_tokens),
+                "max_tokens": output_tokens,
+                "temperature": 0,
+                "ignore_eos": True,
+                "stream_options": {"include_usage": True},
+            }
+            for _ in range(count)
+        ]
+
+
+async def run(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
+    """Send one request and note what happens to it. Never raises for what the server does."""
+    try:
+        async for chunk in client.stream(PATH, body):
+            if chunk.usage is not None:
+                outcome.tokens = chunk.usage.completion_tokens
+            elif chunk.text:
+                outcome.arrivals.append(time.perf_counter())
+                outcome.began.set()
+    except RequestFailed as error:
+        outcome.error = error.message
+    finally:
+        outcome.began.set()
+
+
+async def crowd(
+    client: Client, bodies: list[dict[str, Any]], concurrency: int
+) -> tuple[list[Outcome], float]:
+    """All requests, `concurrency` at a time, and the seconds from the first sent to the last answered."""
+    outcomes: list[Outcome] = []
+    waiting = iter(bodies)
+
+    async def one_client() -> None:
+        for body in waiting:
+            outcome = Outcome(time.perf_counter())
+            outcomes.append(outcome)
+            await run(client, body, outcome)
+
+    start = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(concurrency):
+            group.create_task(one_client())
+    return outcomes, time.perf_counter() - start

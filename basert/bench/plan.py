@@ -1,0 +1,79 @@
+"""The whole benchmark: every cell once per repetition, in turn, so that a slow minute touches all alike."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from basert.bench.cells import Cell, DecodeCell, LoadCell, PrefillCell
+from basert.bench.load import Workload
+from basert.bench.results import Report
+from basert.progress import Show
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure; lengths in tokens."""
+
+    batches: Sequence[int]
+    prompt_tokens: Sequence[int]
+    output_tokens: int
+    concurrencies: Sequence[int]
+    load_prompt_tokens: int
+    load_output_tokens: int
+    requests: int  # of each client of a level, in each repetition
+    repetitions: int
+    seconds: float  # for everything; what is not measured by then is left out
+    slots: int  # the server's: larger batches are left out
+    max_context: int  # the server's: longer cells are left out
+
+
+def cells_of(plan: Plan, skipped: list[str]) -> list[Cell[Any]]:
+    """The plan's cells, table by table; adds a line to `skipped` for each that the server has no room for."""
+    pairs = [
+        (length, batch)
+        for length, batch in itertools.product(plan.prompt_tokens, plan.batches)
+        if _fits(plan, batch, length + plan.output_tokens, skipped)
+    ]
+    levels = [
+        LoadCell(count, count * plan.requests, plan.load_prompt_tokens, plan.load_output_tokens)
+        for count in plan.concurrencies
+        if _fits(plan, 1, plan.load_prompt_tokens + plan.load_output_tokens, skipped)
+    ]
+    prefill = [PrefillCell(batch, length) for length, batch in pairs]
+    decode = [DecodeCell(batch, length, plan.output_tokens) for length, batch in pairs]
+    return [*prefill, *decode, *levels]
+
+
+def _fits(plan: Plan, batch: int, tokens: int, skipped: list[str]) -> bool:
+    if batch > plan.slots:
+        skipped.append(f"batch {batch}: the server has {plan.slots} slots")
+    elif tokens > plan.max_context:
+        skipped.append(f"{tokens} tokens of prompt and answer: the context holds {plan.max_context}")
+    else:
+        return True
+    return False
+
+
+async def measure(plan: Plan, workload: Workload, report: Report, show: Show) -> None:
+    """One round to warm up, then the repetitions; when `plan.seconds` are over, the report has what there is.
+
+    Raises RequestFailed where the server cannot be measured.
+    """
+    cells = cells_of(plan, report.skipped)
+    steps = list(itertools.product(range(plan.repetitions + 1), cells))
+    try:
+        async with asyncio.timeout(plan.seconds):
+            for done, (number, cell) in enumerate(steps):
+                show(done, len(steps))
+                await cell.repeat(workload, keep=number > 0)
+            report.complete = True
+    except TimeoutError:
+        report.skipped.append(f"what was not measured within {plan.seconds:g} s")
+    show(len(steps), len(steps))
+    for cell in cells:
+        if cell.samples:
+            cell.report(report)

@@ -1,0 +1,115 @@
+"""What a benchmark found, as it goes into its JSON file. Knows numbers, not how they were come by."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """One quantity over several repetitions."""
+
+    median: float
+    lowest: float
+    highest: float
+    samples: list[float]
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Spread:
+        return cls(statistics.median(samples), min(samples), max(samples), list(samples))
+
+
+class Percentiles(msgspec.Struct, frozen=True):
+    """Milliseconds; None where nothing was observed."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    count: int
+
+    @classmethod
+    def of_seconds(cls, values: Sequence[float]) -> Percentiles:
+        ordered = sorted(values)
+        p50, p90, p99 = (percentile(ordered, share) for share in (0.5, 0.9, 0.99))
+        return cls(p50, p90, p99, len(ordered))
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """Linear between neighbours, as numpy's default; seconds in, milliseconds out; None of nothing."""
+    if not ordered:
+        return None
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return 1e3 * (ordered[low] + (ordered[high] - ordered[low]) * (place - low))
+
+
+class Prefill(msgspec.Struct, frozen=True):
+    """`batch` prompts at once, one token each: prompt tokens per second until the last has answered."""
+
+    batch: int
+    prompt_tokens: int
+    tokens_per_second: Spread
+
+
+class Decode(msgspec.Struct, frozen=True):
+    """`batch` streams at once: output tokens per second while all of them run."""
+
+    batch: int
+    prompt_tokens: int
+    output_tokens: int
+    tokens_per_second: Spread
+    python_share: Spread | None  # of the engine's step time outside the graph; None without /metrics
+
+
+class Level(msgspec.Struct, frozen=True):
+    """`concurrency` clients, each sending its next request when the last was answered."""
+
+    concurrency: int
+    prompt_tokens: int
+    output_tokens: int
+    requests: int  # answered, over all repetitions
+    errors: dict[str, int]  # message -> how often
+    requests_per_second: Spread
+    output_tokens_per_second: Spread
+    first_token: Percentiles
+    inter_token: Percentiles  # between neighbouring chunks of a stream
+    whole_request: Percentiles
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The machine that measured; the server's, when that runs here too."""
+
+    cpu: str
+    cpus: int
+    features: list[str]  # those that matter for int8: avx2, avx512_vnni, amx_int8, …
+    memory_bytes: int
+    kernel: str
+    python: str
+    packages: dict[str, str]
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """The model, as its server describes it."""
+
+    model: str
+    url: str
+    variant: str | None
+    digest: str | None  # of the bundle's manifest
+
+
+class Report(msgspec.Struct):
+    """Filled in as the benchmark goes; `complete` only at its end."""
+
+    started: str
+    command: list[str]
+    machine: Machine
+    subject: Subject
+    repetitions: int
+    prefill: list[Prefill] = []
+    decode: list[Decode] = []
+    load: list[Level] = []
+    skipped: list[str] = []
+    complete: bool = False

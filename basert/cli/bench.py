@@ -1,0 +1,130 @@
+"""`basert bench`: flags to a plan, the plan to a server, the report to the terminal and to a file."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from basert import progress
+from basert.bench import environment
+from basert.bench.load import Workload
+from basert.bench.plan import Plan, measure
+from basert.bench.prompts import Prompts
+from basert.bench.results import Report, Subject
+from basert.bench.tables import render
+from basert.cli.options import Target, connect, connection_options
+from basert.client import Client
+from basert.errors import ConfigError
+from basert.manifest import write_json
+
+
+class Counts(click.ParamType[tuple[int, ...]]):
+    """Positive whole numbers with commas between them; an empty text is none."""
+
+    name = "N,N,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            counts = tuple(int(item) for item in value.split(",") if item.strip())
+        except ValueError:
+            counts = (0,)
+        if any(count < 1 for count in counts):
+            self.fail(f"{value!r} is no list of positive whole numbers such as 1,8,32.", param, ctx)
+        return counts
+
+
+@click.command("bench")
+@connection_options
+@click.option(
+    "--batch",
+    "batches",
+    type=Counts(),
+    default="1,4,8,16,32",
+    show_default=True,
+    help="Streams at once, in turn.",
+)
+@click.option(
+    "--prompt-tokens", type=Counts(), default="128,512", show_default=True, help="Prompt lengths, in turn."
+)
+@click.option(
+    "--output-tokens", type=click.IntRange(2), default=64, show_default=True, help="Of a decode run."
+)
+@click.option(
+    "--concurrency",
+    "concurrencies",
+    type=Counts(),
+    default="1,8,32,64",
+    show_default=True,
+    help="Clients, in turn.",
+)
+@click.option(
+    "--load-prompt-tokens", type=click.IntRange(1), default=128, show_default=True, help="Under load."
+)
+@click.option(
+    "--load-output-tokens", type=click.IntRange(1), default=64, show_default=True, help="Under load."
+)
+@click.option("--requests", type=click.IntRange(1), default=3, show_default=True, help="Of each client.")
+@click.option(
+    "--repetitions", type=click.IntRange(1), default=3, show_default=True, help="After a warm-up round."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=900, show_default=True, help="Stop measuring then."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write it all here, too."
+)
+@click.option("--slots", type=click.IntRange(1), help="Slots of the server started here.")
+@click.option("--threads", type=click.IntRange(1), help="Engine threads of the server started here.")
+def command(
+    model: str | None,
+    url: str | None,
+    api_key: str | None,
+    json_file: Path | None,
+    slots: int | None,
+    threads: int | None,
+    **flags: Any,
+) -> None:
+    """Measure MODEL: a bundle's name or path, or a model of the server at --url.
+
+    Three tables: prefill and decode by batch and prompt length, and load by number of clients, each client
+    sending its next request when the last was answered. Everything goes over HTTP, streamed, greedy, with
+    prompts that are all different. An empty list ("") leaves its tables out.
+    """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ConfigError(f"--json: the folder {json_file.absolute().parent} does not exist; make it first.")
+    serve = [*_flag("--continuous-batching", slots), *_flag("--threads", threads)]
+    with connect(model, url, api_key, serve) as target:
+        report = asyncio.run(_measure(target, flags))
+    click.echo(render(report))
+    if json_file is not None:
+        write_json(json_file, report)
+
+
+def _flag(name: str, value: int | None) -> list[str]:
+    return [] if value is None else [name, str(value)]
+
+
+async def _measure(target: Target, flags: dict[str, Any]) -> Report:
+    card = target.card
+    report = Report(
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=sys.argv[1:],
+        machine=environment.machine(),
+        subject=Subject(target.model, target.url, card.variant, card.digest),
+        repetitions=flags["repetitions"],
+    )
+    plan = Plan(slots=card.slots or sys.maxsize, max_context=card.max_context or sys.maxsize, **flags)
+    async with Client(target.url, target.api_key) as client:
+        workload = Workload(client, target.model, await Prompts.from_server(client, target.model))
+        with progress.task("measuring", unit="runs") as show:
+            await measure(plan, workload, report, show)
+    return report

@@ -3,7 +3,7 @@
     <store>/<name>/
       manifest.json                      this module's Manifest
       graphs/<role>.onnx, <role>.onnx.data
-      tokenizer.json, chat_template.jinja (optional), generation.json
+      tokenizer.json, tokenizer_config.json, chat_template.jinja (both optional), generation.json
       parity.json                        what was compared with the reference
       golden/decoder.json                Golden: checked whenever an engine loads the bundle
 
@@ -23,6 +23,7 @@ from basert.errors import BundleError
 SCHEMA = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"  # names of special tokens, for chat templates; optional
 CHAT_TEMPLATE = "chat_template.jinja"
 GENERATION = "generation.json"
 PARITY = "parity.json"

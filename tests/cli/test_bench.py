@@ -1,0 +1,97 @@
+"""`basert bench` against a real server: what it counts can be counted again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from basert.bench.prompts import Prompts
+from basert.bench.results import Report, percentile
+from tests.cli.conftest import Run
+from tests.serving import Server
+
+SMALL = (
+    "--batch",
+    "1,2",
+    "--prompt-tokens",
+    "8",
+    "--output-tokens",
+    "16",
+    "--repetitions",
+    "2",
+    "--requests",
+    "2",
+)
+LOAD = ("--concurrency", "1,6", "--load-prompt-tokens", "10", "--load-output-tokens", "5")
+
+
+@pytest.fixture
+def report(basert: Run, server: Server, tmp_path: Path) -> Report:
+    file = tmp_path / "bench.json"
+    done = basert("bench", "tiny", "--url", server.url, *SMALL, *LOAD, "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    for title in ("Prefill:", "Decode:", "Load:"):
+        assert title in done.stdout
+    return msgspec.json.decode(file.read_bytes(), type=Report)
+
+
+def test_every_cell_is_measured(report: Report) -> None:
+    assert report.complete
+    assert [(one.batch, one.prompt_tokens) for one in report.prefill] == [(1, 8), (2, 8)]
+    assert [(one.batch, one.output_tokens) for one in report.decode] == [(1, 16), (2, 16)]
+    assert [(one.concurrency, one.requests, one.errors) for one in report.load] == [(1, 4, {}), (6, 24, {})]
+    for spread in [one.tokens_per_second for one in (*report.prefill, *report.decode)]:
+        assert 0 < spread.lowest <= spread.median <= spread.highest
+        assert len(spread.samples) == report.repetitions
+    for level in report.load:
+        ratio = level.output_tokens_per_second.samples[0] / level.requests_per_second.samples[0]
+        assert math.isclose(ratio, 5)
+        assert 0 < level.first_token.p50 <= level.first_token.p90 <= level.first_token.p99
+    assert all(0 <= one.python_share.median <= 1 for one in report.decode)
+
+
+def test_the_report_says_who_and_where(report: Report) -> None:
+    assert report.subject.model == "tiny"
+    assert report.subject.variant == "fp32"
+    assert len(report.subject.digest) == 64
+    assert report.machine.cpu
+    assert report.machine.packages["basert"]
+
+
+def test_what_does_not_fit_is_left_out_and_said(basert: Run, server: Server) -> None:
+    asked = ("--batch", "1,99", "--prompt-tokens", "4,300", "--repetitions", "1", "--concurrency", "")
+    done = basert("bench", "tiny", "--url", server.url, "--output-tokens", "4", *asked)
+    assert done.returncode == 0, done.stderr
+    assert "left out: batch 99: the server has 4 slots" in done.stdout
+    assert "left out: 304 tokens of prompt and answer: the context holds 256" in done.stdout
+
+
+def test_it_stops_when_its_time_is_over(basert: Run, server: Server) -> None:
+    asked = ("--batch", "1", "--prompt-tokens", "100", "--output-tokens", "150", "--repetitions", "1000")
+    done = basert("bench", "slow", "--url", server.url, *asked, "--concurrency", "", "--seconds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "left out: what was not measured within 1 s" in done.stdout
+
+
+def test_a_wrong_list_is_a_usage_error(basert: Run) -> None:
+    done = basert("bench", "tiny", "--batch", "1,two")
+    assert done.returncode == 2
+    assert "'1,two' is no list of positive whole numbers" in done.stderr
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1), st.floats(0, 1))
+def test_percentiles_are_numpys(values: list[float], share: float) -> None:
+    assert math.isclose(percentile(sorted(values), share), 1e3 * np.quantile(values, share), abs_tol=1e-6)
+
+
+def test_prompts_have_their_length_and_differ() -> None:
+    prompts = Prompts([[1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13]])
+    drawn = [prompts.draw(length) for length in (1, 3, 4, 50, 50, 50)]
+    assert [len(ids) for ids in drawn] == [1, 3, 4, 50, 50, 50]
+    assert len({tuple(ids) for ids in drawn[3:]}) == 3

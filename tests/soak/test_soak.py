@@ -1,4 +1,4 @@
-"""2,000 requests at concurrency 64, a fifth of them abandoned half-way: none lost, none wrong, memory level."""
+"""2,000 requests at concurrency 64, some abandoned half-way: none lost, none wrong, memory level."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ async def gauge(client: Client, name: str) -> float:
     return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
-async def soaked(server: Server, model: str, words: list[str]) -> None:
+async def soaked(server: Server, model: str, text: str) -> None:
     """One round to warm up, one to count; fails on anything lost, wrong, stuck or leaked."""
     async with Client(server.url) as client:
-        cases = await alone(client, model, words, 40)
+        cases = await alone(client, model, text.split(), 40)
         await soak(client, cases, 10 * CONCURRENCY)
         before = server.resident_bytes()
         tally = await soak(client, cases, REQUESTS)
@@ -118,10 +118,10 @@ async def test_a_session_that_hashes_its_whole_input(tmp_path: Path) -> None:
     """Every token depends on all before it: one id in the wrong slot and the answer is another."""
     bundle = write_testing_bundle(tmp_path, sentence="", slots=16)
     with Server([bundle]) as server:
-        await soaked(server, "tiny", ["hello", "the", "world", "Grüße", "🌍", "user"])
+        await soaked(server, "tiny", "hello the world Grüße 🌍 user")
 
 
 async def test_the_starter_model(smollm2_w8a8: Path) -> None:
-    words = "the sea is full of small boats and every one has a name that nobody on land can say".split()
+    text = "the sea is full of small boats and every one has a name that nobody on land can say"
     with Server([smollm2_w8a8], ("--continuous-batching", "16", "--threads", "2")) as server:
-        await soaked(server, smollm2_w8a8.name, words)
+        await soaked(server, smollm2_w8a8.name, text)

@@ -7,6 +7,7 @@ without this module (a native library's warning, the last words of a crash) beco
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -16,30 +17,30 @@ from typing import Any, TextIO
 import msgspec
 
 _access = logging.getLogger("basert.access")
-_TEXT_BEGINS = 4  # "2026-": digits, then a dash
+_foreign = logging.getLogger("basert.foreign")
 
 
 class TextLines(logging.Formatter):
     """`2026-11-22T10:34:05.123 INFO engine smollm2[4711] loaded in 0.41 s`"""
 
     def __init__(self, process: str) -> None:
-        super().__init__(f"%(asctime)s.%(msecs)03d %(levelname)s {process}[%(process)d] %(message)s")
-        self.datefmt = "%Y-%m-%dT%H:%M:%S"
+        line = "%(asctime)s.%(msecs)03d %(levelname)s %(who)s[%(process)d] %(message)s"
+        super().__init__(line, "%Y-%m-%dT%H:%M:%S", defaults={"who": process})
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per line; what `extra={"fields": ...}` held is beside the rest."""
+    """One JSON object per line; what `extra={"fields": ...}` held is beside the rest. Times are UTC."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
         self._who = process
 
     def format(self, record: logging.LogRecord) -> str:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{record.msecs:03.0f}Z",
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "process": self._who,
+            "process": getattr(record, "who", self._who),
             "pid": record.process,
             "message": record.getMessage(),
         }
@@ -50,67 +51,56 @@ class JsonLines(logging.Formatter):
 
 
 class Output(logging.StreamHandler[TextIO]):
-    """Where the supervisor's and its children's lines go: a file that can be reopened, or standard error."""
+    """Where lines go: standard error, or a file that can be opened again."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None = None) -> None:
         self._file = file
         super().__init__(self._open())
 
     def reopen(self) -> None:
-        """After the file was moved away: go on in a new one."""
-        if self._file is not None:
-            old = self.setStream(self._open())
-            if old is not None:
-                old.close()
+        """After the file was moved away: go on in a new one. Raises OSError, and goes on in the old one."""
+        if self._file is not None and (old := self.setStream(self._open())) is not None:
+            old.close()
 
-    def write(self, line: str) -> None:
-        """A line that a child has formatted already."""
-        with self.lock:  # type: ignore[union-attr]
-            self.stream.write(line + "\n")
-            self.flush()
+    def relay(self, who: str, pid: int, line: str) -> bool:
+        """A child's line: as it is if this module made it (True), else as a warning of that process."""
+        if line.startswith('{"time":') or (line[:4].isdigit() and line[4:5] == "-"):
+            with contextlib.suppress(OSError):  # the child would wait for ever for a reader that gave up
+                self.stream.write(line + self.terminator)
+                self.flush()
+            return True
+        fields = {"levelno": logging.WARNING, "levelname": "WARNING", "who": who, "process": pid}
+        _foreign.handle(logging.makeLogRecord({"name": _foreign.name, "msg": line, **fields}))
+        return False
 
     def _open(self) -> TextIO:
         return sys.stderr if self._file is None else self._file.open("a")
 
 
 def setup(process: str, form: str = "text", level: str = "info", output: Output | None = None) -> None:
-    """Send all loggers' lines to `output` (else standard error), as the process so named ("engine tiny")."""
-    handler = output or Output(None)
+    """Send all loggers' lines to `output` (standard error), as the process so named ("engine tiny").
+
+    form: "text" or "json"; level: "debug", "info", "warning" or "error".
+    """
+    handler = output or Output()
     handler.setFormatter(JsonLines(process) if form == "json" else TextLines(process))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a log that cannot be written must not stop what it logs
 
 
-def is_formatted(line: str) -> bool:
-    """Whether a child's line came from this module."""
-    return line.startswith('{"time":') or (line[:_TEXT_BEGINS].isdigit() and line[_TEXT_BEGINS:5] == "-")
-
-
 def access(method: str, path: str, status: int, milliseconds: float, tokens: int, request_id: str) -> None:
     """One line for one answered request."""
-    if _access.isEnabledFor(logging.INFO):
-        _access.info(
-            "%s %s %d %.1f ms %d tokens %s",
-            method,
-            path,
-            status,
-            milliseconds,
-            tokens,
-            request_id,
-            extra={
-                "fields": {
-                    "method": method,
-                    "path": path,
-                    "status": status,
-                    "ms": round(milliseconds, 1),
-                    "tokens": tokens,
-                    "request_id": request_id,
-                }
-            },
-        )
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    fields = {"method": method, "path": path, "status": status, "tokens": tokens, "request_id": request_id}
+    _access.info(
+        "%s %s %d %.1f ms %d tokens %s",
+        *(method, path, status, milliseconds, tokens, request_id),
+        extra={"fields": fields | {"ms": round(milliseconds, 1)}},
+    )
 
 
 def silence_access() -> None:
-    """--no-access-log."""
+    """For --no-access-log."""
     _access.setLevel(logging.WARNING)

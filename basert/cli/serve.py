@@ -1,0 +1,159 @@
+"""`basert serve`: flags -> configuration -> one supervisor; the flags are basert.config's declarations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from basert import __version__, config, logs, settings, store
+from basert.config import ServeConfig
+from basert.errors import ConfigError
+from basert.manifest import Manifest, read_manifest
+from basert.supervisor.engine import Served
+from basert.supervisor.folder import RunFolder
+from basert.supervisor.listener import address, listen
+from basert.supervisor.run import Supervisor
+
+
+def _option(one: settings.Setting) -> click.Option:
+    """Texts all: the configuration parses flags, variables and file entries alike."""
+    shown = "" if one.default in (None, ()) else f"  [default: {one.shown(one.default)}]"
+    help_text = f"{one.help.text}{shown}"
+    if one.kind is bool:
+        return click.Option([f"{one.flag}/--no-{one.key}", one.name], default=None, help=help_text)
+    metavar = "|".join(one.help.choices) or {int: "N", float: "SECONDS", Path: "PATH"}.get(one.kind, "TEXT")
+    return click.Option([one.flag, one.name], multiple=one.repeats, metavar=metavar, help=help_text)
+
+
+def _bundle_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [bundle.name for bundle in store.bundles() if bundle.name.startswith(incomplete)]
+
+
+def _serve(models: tuple[str, ...], config_file: Path | None, print_config: bool, **flags: Any) -> None:
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    if models:
+        given["model"] = models + given.get("model", ())
+    loaded = config.load(given, os.environ, config_file)
+    if print_config:
+        click.echo(loaded.table())
+        return
+    _run(loaded.config)
+
+
+command = click.Command(
+    "serve",
+    callback=_serve,
+    help="""Serve bundles over the OpenAI HTTP API until SIGTERM or Ctrl-C.
+
+    MODEL is a bundle's name in the store (`basert list`) or its folder; without any, the store's only bundle.
+    Each setting below may also be a variable (--max-queue: BASERT_MAX_QUEUE) or an entry of the TOML file
+    (max-queue = 64); a flag wins over the variable, that over the file.""",
+    params=[
+        click.Argument(["models"], nargs=-1, metavar="[MODEL]...", shell_complete=_bundle_names),
+        click.Option(
+            ["--config", "config_file"],
+            type=click.Path(path_type=Path),
+            help="Read settings from this TOML file; also BASERT_CONFIG.",
+        ),
+        click.Option(["--print-config"], is_flag=True, help="Show every setting and its source, and end."),
+        *map(_option, settings.declared(ServeConfig).values()),
+    ],
+)
+
+
+def _run(settings: ServeConfig) -> None:
+    served = _served(settings)
+    listener = listen(settings.host, settings.port, os.environ)
+    folder = RunFolder.below(settings.run_dir, os.environ)
+    try:
+        output = _open_log(settings)
+        logs.setup("supervisor", settings.log_format, settings.log_level, output)
+        url = "http://{}:{}".format(*address(listener))
+        supervisor = Supervisor(
+            settings,
+            served,
+            folder.path,
+            listener,
+            output,
+            lambda ready: _print_ready(url, ready[0], settings),
+        )
+        asyncio.run(supervisor.run())
+    finally:
+        folder.remove()
+        listener.close()
+
+
+def _open_log(settings: ServeConfig) -> logs.Output:
+    try:
+        return logs.Output(settings.log_file)
+    except OSError as error:
+        raise ConfigError(f"--log-file {settings.log_file} cannot be written: {error.strerror}.") from None
+
+
+def _served(settings: ServeConfig) -> list[Served]:
+    """What to serve, and under which names. Raises BundleError, ConfigError."""
+    folders = [store.find(model) for model in settings.model] or _only_bundle()
+    manifests = [read_manifest(folder) for folder in folders]
+    names = [manifest.name for manifest in manifests]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(
+            f"--model: two bundles are named {twice.pop()}; export one of them under another name."
+        )
+    for manifest in manifests:
+        _check_context(settings, manifest)
+    if settings.served_model_name:
+        name, *aliases = settings.served_model_name
+        return [Served(name, folders[0], (*aliases, names[0]))]
+    return [Served(name, folder) for name, folder in zip(names, folders, strict=True)]
+
+
+def _only_bundle() -> list[Path]:
+    match store.bundles():
+        case [bundle]:
+            return [bundle]
+        case []:
+            raise ConfigError(
+                f"There is nothing to serve in {store.store_root()}; `basert export smollm2` makes it."
+            )
+        case several:
+            names = ", ".join(bundle.name for bundle in several)
+            raise ConfigError(f"Say which MODEL to serve: {names}.")
+
+
+def _check_context(settings: ServeConfig, manifest: Manifest) -> None:
+    if settings.max_context is not None and settings.max_context > manifest.max_context:
+        raise ConfigError(
+            f"--max-context {settings.max_context} is more than the {manifest.max_context} tokens that "
+            f"{manifest.name} was exported for; lower it, or export the model again with more."
+        )
+
+
+def _print_ready(url: str, model: str, settings: ServeConfig) -> None:
+    """What to paste next. A key is shown on a terminal only: standard output may be a log."""
+    keys = settings.read_keys()
+    key = keys[0] if keys and sys.stdout.isatty() else "$BASERT_API_KEY" if keys else ""
+    header = f' -H "Authorization: Bearer {key}"' if key else ""
+    python_key = 'os.environ["BASERT_API_KEY"]' if key.startswith("$") else repr(key or "none")
+    click.echo(_READY.format(version=__version__, url=url, model=model, header=header, key=python_key))
+
+
+_READY = """\
+basert {version} serves {model} at {url}/v1. Try it:
+
+  curl {url}/v1/chat/completions{header} -H "Content-Type: application/json" \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key={key})
+  for chunk in client.chat.completions.create(
+      model="{model}", messages=[{{"role": "user", "content": "Tell me a story."}}], stream=True
+  ):
+      print(chunk.choices[0].delta.content or "", end="", flush=True)
+
+Ctrl-C ends it.
+"""

@@ -1,0 +1,73 @@
+"""The run folder: sockets and the workers' configuration, for this user and this server only.
+
+A server holds a lock on a file in its folder for as long as it lives, however it ends; a folder whose lock is
+free belongs to a dead server and is removed by the next one. Knows nothing of what lies in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from basert.errors import ConfigError
+
+CONTROL = "control.sock"
+CONFIG = "config.json"
+_LOCK = "lock"
+_PREFIX = "basert-"
+_MAX_SOCKET_PATH = 107  # bytes, in Linux
+_LONGEST_NAME = "engine-1000-100000.sock"
+
+
+class RunFolder:
+    """Made on creation (mode 0700), removed by `remove`."""
+
+    def __init__(self, base: Path) -> None:
+        self._check_length(base)
+        try:
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_stale(base)
+            made = Path(tempfile.mkdtemp(prefix=".new-", dir=base))
+        except OSError as error:
+            raise ConfigError(
+                f"No run folder can be made in {base} ({error.strerror}); mend --run-dir."
+            ) from None
+        self._lock = (made / _LOCK).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = made.rename(base / (_PREFIX + secrets.token_hex(4)))  # only now can others see it: locked
+
+    @classmethod
+    def below(cls, run_dir: Path | None, environ: Mapping[str, str]) -> Self:
+        """In `run_dir`, else where systemd or the session says, else in the folder for temporary files."""
+        named = (
+            run_dir or environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or environ.get("XDG_RUNTIME_DIR")
+        )
+        return cls(Path(named or tempfile.gettempdir()).absolute())
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+    def _check_length(self, base: Path) -> None:
+        longest = base / (_PREFIX + "12345678") / _LONGEST_NAME
+        if len(os.fsencode(longest)) > _MAX_SOCKET_PATH:
+            raise ConfigError(
+                f"The run folder {base} has too long a path for a socket; name a shorter --run-dir."
+            )
+
+
+def _remove_stale(base: Path) -> None:
+    for folder in base.glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):  # another server was quicker, or it is none of ours
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / _LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)

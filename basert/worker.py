@@ -1,0 +1,129 @@
+"""`python -m basert.worker RUN_FOLDER FD`: gunicorn with the HTTP app, on a socket already bound.
+
+Knows gunicorn's settings and nothing of HTTP. The arbiter imports the app's modules, so that workers share
+them and start quickly; each worker makes its own app. What keeps this free of orphans: the kernel ends the
+arbiter with the supervisor, and a worker that loses the supervisor ends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import falcon.asgi
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from basert import config, logs, orphans
+from basert.app import create_app
+from basert.config import ServeConfig
+from basert.models import Models
+from basert.supervisor.folder import CONFIG, CONTROL
+
+MAX_HEADER_BYTES = 8190
+MAX_HEADERS = 100
+KEEP_ALIVE_SECONDS = 75
+HANG_SECONDS = 60  # a worker whose event loop stands still for this long is killed
+ORPHAN_SECONDS = 0.5  # for the last error events to leave
+
+_log = logging.getLogger(__name__)
+
+
+class HttpServer(BaseApplication):  # type: ignore[misc]
+    """gunicorn, told by us rather than by its own command line and files."""
+
+    def __init__(self, settings: ServeConfig, folder: Path, listener: int) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._listener = listener
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._gunicorn_settings().items():
+            self.cfg.set(name, value)
+
+    def load(self) -> falcon.asgi.App[Any, Any]:
+        """In each worker."""
+        logs.setup("http", self._settings.log_format, self._settings.log_level)
+        if not self._settings.access_log:
+            logs.silence_access()
+        models = Models(self._folder / CONTROL, on_orphaned=_end_worker)
+        app: falcon.asgi.App[Any, Any] = create_app(self._settings, models)
+        app.add_middleware(Lifespan(models))
+        return app
+
+    def _gunicorn_settings(self) -> dict[str, Any]:
+        return {
+            "bind": f"fd://{self._listener}",
+            "workers": self._settings.worker_count,
+            "worker_class": "asgi",
+            "asgi_loop": "asyncio",
+            "asgi_lifespan": "on",
+            "asgi_disconnect_grace_period": 0,  # a handler ends with its client
+            "http_parser": "fast",
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "timeout": HANG_SECONDS,
+            "graceful_timeout": math.ceil(self._settings.drain_timeout) + 1,
+            "limit_request_line": MAX_HEADER_BYTES,
+            "limit_request_field_size": MAX_HEADER_BYTES,
+            "limit_request_fields": MAX_HEADERS,
+            "worker_tmp_dir": str(self._folder),
+            "control_socket_disable": True,
+            "logger_class": GunicornLog,
+            "proc_name": "basert",
+            "post_fork": _after_fork,
+        }
+
+
+class GunicornLog(Logger):  # type: ignore[misc]
+    """gunicorn's words go where all others go; the everyday ones only with --log-level debug."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+        everything = logging.getLogger().getEffectiveLevel() <= logging.DEBUG
+        self.error_log.setLevel(logging.DEBUG if everything else logging.WARNING)
+
+
+class Lifespan:
+    """Falcon's hooks around a worker's life."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def process_startup(self, _scope: Any, _event: Any) -> None:
+        await self._models.start()
+
+    async def process_shutdown(self, _scope: Any, _event: Any) -> None:
+        await self._models.stop()
+
+
+def _after_fork(arbiter: Any, _worker: Any) -> None:
+    """A dead arbiter's workers finish what is open, as they do on SIGTERM."""
+    orphans.end_with_parent(signal.SIGTERM, arbiter.pid)
+
+
+def _end_worker() -> None:
+    """The supervisor is gone: say the last words to open streams, then go, waiting for no idle connection."""
+    _log.error("the supervisor is gone; this HTTP worker ends")
+    asyncio.get_running_loop().call_later(ORPHAN_SECONDS, os.kill, os.getpid(), signal.SIGQUIT)
+
+
+def main() -> None:
+    folder, listener = Path(sys.argv[1]), int(sys.argv[2])
+    settings = config.from_json((folder / CONFIG).read_bytes())
+    logs.setup("http arbiter", settings.log_format, settings.log_level)
+    gc.freeze()  # what is imported by now stays shared between the workers
+    HttpServer(settings, folder, listener).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,10 +7,10 @@ import os
 import platform
 from pathlib import Path
 
+from basert import __version__
 from basert.bench.results import Machine
 
 PACKAGES = (
-    "basert",
     "onnxruntime",
     "onnxruntime-gpu",
     "falcon",
@@ -32,7 +32,7 @@ def machine() -> Machine:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         kernel=platform.release(),
         python=platform.python_version(),
-        packages={name: version for name in PACKAGES if (version := _version(name))},
+        packages={"basert": __version__} | {name: found for name in PACKAGES if (found := _version(name))},
     )
 
 

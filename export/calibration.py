@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.progress import Progress
+from basert.progress import Show
 
 CALIBRATION = "calibration.npz"
 
 
-def calibrate(checkpoint: Path, slot_graph: Path, out: Path, progress: Progress) -> Path:
+def calibrate(checkpoint: Path, slot_graph: Path, out: Path, progress: Show) -> Path:
     """Run the fp32 slot graph in folder `slot_graph` over export/texts/calibration*.txt; write out/CALIBRATION.
 
     `checkpoint` gives the tokenizer. The file maps each weight's name to the per-channel absolute maximum

@@ -1,11 +1,24 @@
-"""Which exporter builds which family: model_type -> Recipe. Knows configs, no graph surgery."""
+"""Which exporter builds which family: model_type -> Recipe. Knows configurations, no graph surgery.
+
+mobius-onnx knows a hundred decoder-only architectures. What it builds with GroupQueryAttention, our passes turn
+into a slot graph, and the parity gate has the last word on each export: PROVEN lists what tests compare.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from basert.errors import ExportError
+from export.checkpoint import first_line, read_config
+
+PROVEN = ("gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,52 @@ class Recipe:
 def recipe_for(checkpoint: Path) -> Recipe:
     """The recipe of the checkpoint's model_type; an unknown one raises ExportError naming what is supported.
 
-    Reads config.json only, so the pipeline may call it before it downloads or loads anything large.
+    Reads config.json only, so that it may be called before anything large is loaded.
     """
-    raise NotImplementedError
+    config = read_config(checkpoint)
+    if not _mobius_generates(config.model_type):
+        raise ExportError(
+            f"Architecture {config.model_type!r} is not supported: basert exports decoder-only language models "
+            f"({', '.join(PROVEN)}, and others that mobius-onnx builds with GroupQueryAttention)."
+        )
+    return Recipe(f"mobius-onnx {version('mobius-onnx')}", _from_mobius)
+
+
+def _mobius_generates(model_type: str) -> bool:
+    import mobius
+
+    known = mobius.registry
+    return model_type in known and (known.get_task(model_type) or "text-generation") == "text-generation"
+
+
+def _from_mobius(checkpoint: Path) -> Any:
+    """mobius' graph for the CPU provider: opset 24, packed QKV where possible, GroupQueryAttention with rope."""
+    import mobius
+
+    with _quiet():
+        try:
+            package = mobius.build(
+                str(checkpoint), dtype="f32", execution_provider="cpu", task="text-generation"
+            )
+        except Exception as error:  # a library this wide raises anything
+            raise ExportError(f"{checkpoint} cannot be exported: {first_line(error)}.") from error
+    model = package["model"]
+    empty = [name for name, value in model.graph.initializers.items() if value.const_value is None]
+    if empty:
+        raise ExportError(
+            f"{checkpoint} lacks weights of its architecture, first {empty[0]!r}; download it again."
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """mobius draws progress bars of its own and logs what our passes mend."""
+    logger = logging.getLogger("mobius")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,14 +1,32 @@
-"""OnnxFromCheckpoint: a Hugging Face checkpoint folder becomes the fp32 slot graph."""
+"""OnnxFromCheckpoint: a Hugging Face checkpoint folder becomes the fp32 slot graph.
+
+inputs   input_ids[batch, chunk] i64, seqlens_k[batch] i32, total_seq[] i32, logits_idx[rows] i64,
+         past_key_values.{i}.key/.value [batch, kv_heads, max_len, head_dim]
+outputs  next_token[rows] i64, logits[rows, vocab] f32, present.{i}.key/.value (bound to the past's address)
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import msgspec
+import onnx_ir as ir
 
-from basert.manifest import KVCache, Tensor
+from basert.errors import ExportError
+from basert.manifest import KVCache, Tensor, write_json
+from export.checkpoint import read_config
+from export.families import recipe_for
+from export.passes.activations import fuse_silu
+from export.passes.constants import fold_sums
+from export.passes.head import tie_head
+from export.passes.outputs import answer_tokens
+from export.passes.rope import set_positions
+from export.passes.rows import gather_rows
+from export.passes.slots import static_slots
+from export.positions import longest_context, read_positions
 
-GRAPH = "decoder.onnx"  # its weights lie beside it in decoder.onnx.data
+GRAPH = "decoder.onnx"
+DATA = f"{GRAPH}.data"
 DECODER = "decoder.json"
 
 
@@ -20,20 +38,78 @@ class Decoder(msgspec.Struct, frozen=True):
     exporter: str  # "mobius-onnx 0.1.0"
     vocab_size: int
     max_context: int  # rows of the rope tables: longest prompt + answer
+    window: int | None  # the narrowest sliding window, in tokens
     kv_cache: KVCache
     inputs: list[Tensor]  # of the slot graph, as the manifest wants them
     outputs: list[Tensor]
 
 
 def decoder_from_checkpoint(checkpoint: Path, out: Path, *, max_context: int | None = None) -> Decoder:
-    """Write the fp32 slot graph (GRAPH, its data, DECODER) into folder `out` and describe it.
+    """Write the fp32 slot graph (GRAPH, DATA, DECODER) into folder `out` and describe it.
 
     max_context None: what the checkpoint was trained for. Raises ExportError for an unknown architecture, for
     missing or truncated weights, and for a max_context beyond the checkpoint's.
     """
-    raise NotImplementedError
+    config = read_config(checkpoint)
+    recipe = recipe_for(checkpoint)
+    length = _context(max_context, longest_context(config))
+    positions = read_positions(config, length)
+    model = recipe.build(checkpoint)
+    fold_sums(model)
+    static_slots(model)
+    set_positions(model, positions)
+    fuse_silu(model)
+    tie_head(model)
+    gather_rows(model)
+    answer_tokens(model)
+    windows = [layer.window for layer in positions.layers if layer.window]
+    decoder = Decoder(
+        architecture=(config.architectures or [type(config).__name__])[0],
+        model_type=config.model_type,
+        exporter=recipe.exporter,
+        vocab_size=int(next(value for value in model.graph.outputs if value.name == "logits").shape[-1]),
+        max_context=length,
+        window=min(windows) if windows else None,
+        kv_cache=_kv_cache(model),
+        inputs=[_tensor(value) for value in model.graph.inputs],
+        outputs=[_tensor(value) for value in model.graph.outputs],
+    )
+    save(model, decoder, out)
+    return decoder
+
+
+def save(model: ir.Model, decoder: Decoder, folder: Path) -> None:
+    """Write graph, weights and description; nothing in them names this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.graph.name = "decoder"
+    for node in model.graph:
+        node.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        value.metadata_props.clear()
+    ir.save(model, folder / GRAPH, external_data=DATA, size_threshold_bytes=1024)
+    write_json(folder / DECODER, decoder)
 
 
 def read_decoder(folder: Path) -> Decoder:
-    """The description that decoder_from_checkpoint or build_variant left in `folder`."""
-    raise NotImplementedError
+    """The description that `save` left in `folder`."""
+    return msgspec.json.decode((folder / DECODER).read_bytes(), type=Decoder)
+
+
+def _context(asked: int | None, longest: int) -> int:
+    if asked is not None and not 1 < asked <= longest:
+        raise ExportError(f"A max context of {asked} is not possible; this model allows 2 to {longest}.")
+    return asked or longest
+
+
+def _kv_cache(model: ir.Model) -> KVCache:
+    keys = [value for value in model.graph.inputs if value.name.endswith(".key")]
+    return KVCache(
+        dtype=str(keys[0].dtype.numpy()),
+        kv_heads=[int(k.shape[1]) for k in keys],
+        head_dim=[int(k.shape[3]) for k in keys],
+    )
+
+
+def _tensor(value: ir.Value) -> Tensor:
+    shape = [int(size) if isinstance(size, int) else str(size.value) for size in value.shape]
+    return Tensor(name=value.name, dtype=str(value.dtype.numpy()), shape=shape)

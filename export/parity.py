@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from basert.manifest import ParityNumbers
-from export.progress import Progress
+from basert.progress import Show
 
 
-def measure(checkpoint: Path, graph: Path, progress: Progress, *, threads: int = 0) -> ParityNumbers:
+def measure(checkpoint: Path, graph: Path, progress: Show, *, threads: int = 0) -> ParityNumbers:
     """Run the shipped evaluation text through transformers and through the slot graph in folder `graph`."""
     raise NotImplementedError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.graph import Decoder
-from export.progress import Progress
+from basert.progress import Show
 
 VARIANTS = ("fp32", "w8a8", "int4")
 
@@ -19,6 +19,6 @@ def needs_calibration(variant: str) -> bool:
     raise NotImplementedError
 
 
-def build_variant(variant: str, slot_graph: Path, calibration: Path | None, out: Path, progress: Progress) -> Decoder:
+def build_variant(variant: str, slot_graph: Path, calibration: Path | None, out: Path, progress: Show) -> Decoder:
     """From the fp32 slot graph in folder `slot_graph`, write the variant's graph (and description) into folder `out`."""
     raise NotImplementedError

@@ -1,0 +1,81 @@
+"""Small hands for graph surgery with onnx-ir: constants, inserted nodes, pruning. Knows no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+MICROSOFT = "com.microsoft"
+
+
+class Editor:
+    """Inserts nodes into one model's graph, each before a given node."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = model.graph
+        self._count = 0
+        model.opset_imports.setdefault(MICROSOFT, 1)
+
+    def constant(self, name: str, array: Any) -> ir.Value:
+        """The initializer of that name; made from `array` when there is none yet."""
+        if name in self.graph.initializers:
+            return self.graph.initializers[name]
+        array = np.asarray(array)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), const_value=ir.tensor(array, name=name))
+        value.dtype = ir.DataType.from_numpy(array.dtype)
+        self.graph.register_initializer(value)
+        return value
+
+    def insert(
+        self,
+        before: ir.Node,
+        op: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        name: str = "",
+        **attributes: Any,
+    ) -> ir.Value:
+        """Insert a node with one output before `before`; returns the output."""
+        self._count += 1
+        name = name or f"basert/{op}_{self._count}"
+        node = ir.node(op, list(inputs), attributes=attributes, domain=domain, name=name)
+        node.outputs[0].name = f"{name}:0"
+        self.graph.insert_before(before, node)
+        return node.outputs[0]
+
+    def graph_input(self, name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        self.graph.inputs.append(value)
+        return value
+
+
+def array_of(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
+    """The initializer's data, None when the value is computed or absent."""
+    if value is None or value.const_value is None:
+        return None
+    array: np.ndarray[Any, Any] = value.const_value.numpy()
+    return array
+
+
+def set_array(value: ir.Value, array: np.ndarray[Any, Any]) -> None:
+    """Give an initializer new data; dtype and shape follow."""
+    value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
+    value.shape = ir.Shape(array.shape)
+    value.dtype = ir.DataType.from_numpy(array.dtype)
+
+
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """All consumers of `old` read `new`; the graph outputs keep theirs."""
+    old.replace_all_uses_with(new)
+
+
+def consumers(value: ir.Value) -> list[ir.Node]:
+    return [use.node for use in value.uses()]
+
+
+def prune(model: ir.Model) -> None:
+    """Drop nodes and initializers that no output needs."""
+    common.RemoveUnusedNodesPass()(model)

@@ -1,0 +1,43 @@
+"""The reference: transformers' own model in fp32. Nothing else of export runs a torch model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from basert.errors import ExportError
+from export.checkpoint import first_line
+
+
+class Reference:
+    """A checkpoint loaded by transformers in fp32, for comparison."""
+
+    def __init__(self, checkpoint: Path, threads: int = 0) -> None:
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        if threads:
+            torch.set_num_threads(threads)
+        logging.disable_progress_bar()
+        try:
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                checkpoint, dtype=torch.float32, trust_remote_code=False, local_files_only=True
+            ).eval()
+        except Exception as error:  # safetensors, transformers and torch each raise their own
+            raise ExportError(f"transformers cannot load {checkpoint}: {first_line(error)}.") from error
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """float32 [len(ids), vocab]: what follows each prefix of `ids`."""
+        output = self._model(input_ids=torch.tensor([list(ids)]), use_cache=False)
+        return output.logits[0].float()
+
+    def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
+        """The `count` most likely ids after `prompt`, one after another, without a cache."""
+        ids = list(prompt)
+        for _ in range(count):
+            ids.append(int(self.logits(ids)[-1].argmax()))
+        return ids[len(prompt) :]

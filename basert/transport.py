@@ -14,16 +14,20 @@ import asyncio
 import contextlib
 import os
 import selectors
+import signal
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
 from basert.messages import AnyMessage, Message
 
 MAX_FRAME = 64 << 20
+MAX_BACKLOG = 64 << 20  # bytes a hub queues for a peer that does not read
+_LISTENER, _WAKER = 0, -1  # what the selector knows them by; peers are positive
 _HEADER = struct.Struct(">I")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[AnyMessage])
@@ -73,7 +77,8 @@ class _Peer:
 class Hub:
     """An engine's end: listens, reads and writes without ever blocking a step.
 
-    Peers are known by small integers. A lost peer is reported as (peer, None), once.
+    Peers are known by small integers from 1. A lost peer is reported as (peer, None), once; one that does not
+    read what it is sent (MAX_BACKLOG) is given up.
     """
 
     def __init__(self) -> None:
@@ -82,7 +87,17 @@ class Hub:
         self._next = 1
         self._listener: socket.socket | None = None
         self._path: Path | None = None
+        self._wakers: tuple[socket.socket, socket.socket] | None = None
         self.greeting: Callable[[], list[Message]] = list  # sent to each peer that connects
+
+    def wake_on_signals(self) -> None:
+        """Let a signal that has a Python handler end a waiting poll(). Main thread only."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._wakers = ours, theirs
+        self._selector.register(ours, selectors.EVENT_READ, _WAKER)
 
     def listen(self, path: Path) -> None:
         """Start accepting on a Unix socket that only this user may open."""
@@ -96,7 +111,7 @@ class Hub:
         listener.listen(128)
         listener.setblocking(False)
         self._listener, self._path = listener, path
-        self._selector.register(listener, selectors.EVENT_READ, None)
+        self._selector.register(listener, selectors.EVENT_READ, _LISTENER)
 
     def connect(self, path: Path) -> int:
         """Connect to a listening socket (the supervisor's) and treat it as one more peer."""
@@ -108,14 +123,15 @@ class Hub:
         """Messages that have come, waiting for at most `timeout` seconds (None: for ever, 0: not at all)."""
         events: list[tuple[int, AnyMessage | None]] = []
         for key, mask in self._selector.select(timeout):
-            if key.data is None:
+            if key.data == _LISTENER:
                 self._accept()
-                continue
-            peer = key.data
-            if mask & selectors.EVENT_WRITE:
-                events += self._flush(peer)
-            if mask & selectors.EVENT_READ and peer in self._peers:
-                events += self._read(peer)
+            elif key.data == _WAKER:
+                cast(socket.socket, key.fileobj).recv(4096)
+            else:
+                if mask & selectors.EVENT_WRITE:
+                    self._write(key.data)
+                if mask & selectors.EVENT_READ:
+                    events += self._read(key.data)
         return events
 
     def send(self, peer: int, messages: Iterable[Message]) -> None:
@@ -123,7 +139,7 @@ class Hub:
         state = self._peers.get(peer)
         if state is not None:
             state.outgoing += pack(messages)
-            self._write(peer, state)
+            self._write(peer)
 
     @property
     def peers(self) -> list[int]:
@@ -141,6 +157,10 @@ class Hub:
             self._listener.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+        if self._wakers is not None:
+            signal.set_wakeup_fd(-1)
+            for sock in self._wakers:
+                sock.close()
         self._selector.close()
 
     def _accept(self) -> None:
@@ -169,23 +189,19 @@ class Hub:
         self._drop(peer)
         return [(peer, None)]
 
-    def _flush(self, peer: int) -> list[tuple[int, AnyMessage | None]]:
-        state = self._peers.get(peer)
-        if state is None or self._write(peer, state):
-            return []
-        return []
-
-    def _write(self, peer: int, state: _Peer) -> bool:
+    def _write(self, peer: int) -> None:
+        """Write what the socket takes now. A loss is left to the read side, which reports it."""
+        state = self._peers[peer]
         try:
-            sent = state.sock.send(state.outgoing) if state.outgoing else 0
-            del state.outgoing[:sent]
+            while state.outgoing:
+                del state.outgoing[: state.sock.send(state.outgoing)]
         except BlockingIOError:
-            pass
+            if len(state.outgoing) > MAX_BACKLOG:
+                state.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            return False  # the read side reports the loss
+            state.outgoing.clear()
         want = selectors.EVENT_READ | (selectors.EVENT_WRITE if state.outgoing else 0)
         self._selector.modify(state.sock, want, peer)
-        return True
 
     def _drop(self, peer: int) -> None:
         state = self._peers.pop(peer)

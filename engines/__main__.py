@@ -1,110 +1,136 @@
-"""`python -m engines`: one model's engine process."""
+"""`python -m engines`: one model's engine process. Receive, step, reply; nothing else happens here.
+
+It waits in poll() without using any CPU while nothing runs. It ends when it is drained (SIGTERM, Drain), when
+the supervisor it reports to is gone, or with status 1 when it cannot load or its runtime is broken.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import ctypes
+import logging
+import signal
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from basert.manifest import digest, read_manifest
-from basert.messages import (
-    Cancel,
-    Drain,
-    EngineInfo,
-    EngineReport,
-    Failed,
-    Ready,
-    Stats,
-    StatsRequest,
-    Submit,
-    TokenLogprob,
-    Tokens,
-)
+from basert import logs
+from basert.errors import BasertError
+from basert.messages import EngineReport, Ready
 from basert.transport import Hub
-from engines.sessions import SessionOptions, open_session
+from engines.engine import Engine
+from engines.loading import EngineConfig, load
+
+PR_SET_PDEATHSIG = 1
+NO_PEER = 0  # what Hub.send skips
+
+_log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m engines")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--control", type=Path)
-    parser.add_argument("--slots", type=int, default=0)
-    parser.add_argument("--max-context", type=int, default=0)
-    parser.add_argument("--max-queue", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--spin", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--provider", default="cpu")
-    parser.add_argument("--log-format", default="text")
-    parser.add_argument("--name", default="")
-    a = parser.parse_args()
-    started = time.monotonic()
-    hub = Hub()
-    control = hub.connect(a.control) if a.control else 0
-    manifest = read_manifest(a.bundle)
-    name = a.name or manifest.name
-    hub.send(control, [EngineReport(name, "loading")])
-    graph = manifest.graphs[0]
-    slots, context = a.slots or manifest.slots, a.max_context or manifest.max_context
+def main(argv: list[str] | None = None) -> None:
+    """Run one engine until it is drained. Exit status 1 when it cannot load, or breaks."""
+    args = parse(argv)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    logs.setup(f"engine {args.name or args.bundle.name}", args.log_format)
     try:
-        session = open_session(a.bundle / graph.path, graph, manifest.kv_cache, SessionOptions(slots, context))
+        sys.exit(run(args))
+    except BasertError as error:
+        _log.error("%s", error.message)
+    except OSError as error:
+        _log.error("cannot talk to its peers: %s", error)
+    except Exception:
+        _log.critical("the runtime is broken; this engine ends", exc_info=True)
+    sys.exit(1)
+
+
+def run(args: argparse.Namespace) -> int:
+    hub = Hub()
+    hub.wake_on_signals()
+    control = hub.connect(args.control) if args.control else NO_PEER
+    try:
+        engine = start(args, hub, control)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            supervised = number == signal.SIGINT and control != NO_PEER  # Ctrl-C: the supervisor drains us
+            signal.signal(number, signal.SIG_IGN if supervised else lambda *_: engine.drain())
+        return serve_forever(engine, hub, control)
+    finally:
+        hub.close()
+
+
+def start(args: argparse.Namespace, hub: Hub, control: int) -> Engine:
+    """Load the bundle, telling the supervisor how it goes, and listen."""
+    name = args.name or args.bundle.name
+    try:
+        engine, info = load(_config(args), hub.send, _reporter(hub, control, name))
     except Exception as error:
         hub.send(control, [EngineReport(name, "failed", reason=str(error))])
-        sys.exit(1)
-    info = EngineInfo(
-        name, digest(a.bundle), session.provider, slots, context, manifest.vocab_size, a.max_queue, os.getpid(),
-        time.monotonic() - started,
-    )
+        raise
     hub.greeting = lambda: [Ready(info)]
-    hub.listen(a.socket)
+    hub.listen(args.socket)
     hub.send(control, [EngineReport(name, "ready", 1.0, info=info)])
-    active: dict[tuple[int, int], tuple[Submit, list[int]]] = {}
-    draining = False
-    while not (draining and not active):
-        for peer, message in hub.poll(0 if active else None):
-            if message is None:
-                if peer == control:
-                    sys.exit(1)
-                active = {k: v for k, v in active.items() if k[0] != peer}
-            elif isinstance(message, Submit):
-                if draining:
-                    hub.send(peer, [Failed(message.id, "draining", "This engine is stopping.")])
-                elif len(message.prompt) >= context:
-                    hub.send(peer, [Failed(message.id, "context_length_exceeded",
-                        f"This model's maximum context length is {context} tokens, however the prompt has "
-                        f"{len(message.prompt)} tokens; shorten it.")])
-                else:
-                    active[(peer, message.id)] = (message, [])
-            elif isinstance(message, Cancel):
-                active.pop((peer, message.id), None)
-            elif isinstance(message, StatsRequest):
-                hub.send(peer, [Stats(message.id, running=len(active), slots=slots)])
-            elif isinstance(message, Drain):
-                draining = True
-        for (peer, i), (submit, out) in list(active.items()):
-            ids = submit.prompt + out
-            feeds = {"input_ids": np.array([ids]), "seqlens_k": np.array([len(ids) - 1], np.int32),
-                     "total_seq": np.array(len(ids), np.int32), "logits_idx": np.array([len(ids) - 1])}
-            fetches = {"next_token": np.zeros(1, np.int64)}
-            try:
-                session.bind(0, feeds, fetches)()
-            except Exception as error:
-                hub.send(peer, [Failed(i, "engine_failed", str(error))])
-                del active[(peer, i)]
-                continue
-            token = int(fetches["next_token"][0])
-            out.append(token)
-            stop = token in (*manifest.eos_token_ids, *submit.stop_ids) and not submit.ignore_eos
-            finish = "stop" if stop else "length" if len(out) >= submit.max_tokens or len(ids) + 1 >= context else ""
-            logprobs = [TokenLogprob(token, -0.5, [(token, -0.5)][: submit.logprobs])] if submit.logprobs >= 0 else []
-            hub.send(peer, [Tokens(i, [token], finish, logprobs)])
-            if finish:
-                del active[(peer, i)]
-    hub.close()
+    _log.info(
+        "%s is ready after %.2f s: %d slots of %d tokens on %s",
+        info.model,
+        info.load_seconds,
+        info.slots,
+        info.max_context,
+        info.provider,
+    )
+    return engine
+
+
+def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
+    """Until drained: 0; or until the supervisor is lost: 1."""
+    while engine.busy or not engine.draining:
+        for peer, message in hub.poll(0 if engine.busy else None):
+            if peer == control and message is None:
+                _log.error("the supervisor is gone; this engine ends")
+                return 1
+            engine.receive(peer, message)
+        engine.step()
+    _log.info("drained")
+    return 0
+
+
+def _reporter(hub: Hub, control: int, name: str) -> Callable[[str, float], None]:
+    def report(stage: str, fraction: float) -> None:
+        _log.info("%s", stage)
+        hub.send(control, [EngineReport(name, stage, fraction)])
+
+    return report
+
+
+def _config(args: argparse.Namespace) -> EngineConfig:
+    return EngineConfig(
+        bundle=args.bundle,
+        name=args.name,
+        slots=args.slots,
+        max_context=args.max_context,
+        max_queue=args.max_queue,
+        threads=args.threads,
+        spin=args.spin,
+        provider=args.provider,
+    )
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m engines",
+        description="Run one bundle behind a Unix socket (basert serve starts these).",
+    )
+    add = parser.add_argument
+    add("--bundle", type=Path, required=True, help="the bundle's folder")
+    add("--socket", type=Path, required=True, help="where to listen for requests")
+    add("--control", type=Path, help="the supervisor's socket; the engine ends when that is lost")
+    add("--name", default="", help="the model's name [the bundle's]")
+    add("--slots", type=int, default=0, help="sequences that run at once [the bundle's]")
+    add("--max-context", type=int, default=0, help="longest prompt + answer in tokens [the bundle's]")
+    add("--max-queue", type=int, default=EngineConfig.max_queue, help="requests that may wait [%(default)s]")
+    add("--threads", type=int, default=0, help="compute threads [the physical cores]")
+    add("--spin", action=argparse.BooleanOptionalAction, default=True, help="threads wait actively in a step")
+    add("--provider", default="", help="which of the bundle's graphs to run [the first]")
+    add("--log-format", choices=["text", "json"], default="text")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

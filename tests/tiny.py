@@ -84,7 +84,7 @@ def write_testing_bundle(
     bundle = folder / name
     bundle.mkdir(parents=True)
     tokenizer = tiny_tokenizer()
-    end = tokenizer.token_to_id("<|im_end|>")
+    end, crash, fail = (tokenizer.encode(word).ids[0] for word in ("<|im_end|>", "CRASH", "RAISE"))
     played = [*tokenizer.encode(sentence).ids, end] if sentence else []
     script = Script(
         vocab_size=tokenizer.get_vocab_size(),
@@ -93,8 +93,8 @@ def write_testing_bundle(
         step_seconds=step_seconds,
         load_seconds=load_seconds,
         load_error=load_error,
-        crash_id=tokenizer.token_to_id("CRASH"),
-        raise_id=tokenizer.token_to_id("RAISE"),
+        crash_id=crash,
+        raise_id=fail,
     )
     tokenizer.save(str(bundle / TOKENIZER))
     (bundle / CHAT_TEMPLATE).write_text(TEMPLATE)

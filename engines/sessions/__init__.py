@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
@@ -42,8 +41,8 @@ class Session(Protocol):
 
     provider: str  # what runs it, as the runtime reports it
 
-    def __init__(self, path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> None:
-        """Raises BundleError when the graph does not load, or not on the provider that was asked for."""
+    def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
+        """Raises BundleError when the graph does not load, or loads on another provider than this class's."""
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
         """A step over the cache rows [row, row + batch) that reads `feeds` and fills `fetches` in place.
@@ -59,7 +58,9 @@ class Session(Protocol):
 def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:
     """Open a graph with the class of its target. Raises BundleError for a target without a row."""
     if graph.target not in TARGETS:
-        raise BundleError(f"This basert cannot run graphs for {graph.target!r}, only for {', '.join(TARGETS)}.")
+        raise BundleError(
+            f"This basert cannot run graphs for {graph.target!r}, only for {', '.join(TARGETS)}."
+        )
     module, name = TARGETS[graph.target].split(":")
-    session: Session = getattr(importlib.import_module(module), name)(path, graph, kv, options)
+    session: Session = getattr(importlib.import_module(module), name)(path, kv, options)
     return session

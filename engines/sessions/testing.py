@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
-from basert.manifest import Graph, KVCache
+from basert.manifest import KVCache
 from engines.sessions import Arrays, SessionOptions
 
 
@@ -44,13 +44,13 @@ class TestingSession:
 
     __test__ = False  # not a test class, whatever its name suggests
 
-    def __init__(self, path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> None:
+    def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
         self.provider = "TestingExecutionProvider"
         self.script = msgspec.json.decode(path.read_bytes(), type=Script)
         time.sleep(self.script.load_seconds)
         if self.script.load_error:
             raise BundleError(self.script.load_error)
-        self.cache = np.zeros((options.slots, options.max_context), np.int64)
+        self.cache = np.zeros((options.slots, options.max_context), kv.dtype)
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
         return lambda: self._run(row, feeds, fetches)
@@ -88,7 +88,8 @@ class TestingSession:
             return np.zeros(batch, np.int64)
         if batch > 1 and chunk > 1:
             raise RuntimeError("batch size must be 1 when sequence length > 1 and past context is given")
-        return feeds["seqlens_k"].astype(np.int64) + 1 - chunk
+        past: NDArray[np.int64] = feeds["seqlens_k"].astype(np.int64) + 1 - chunk
+        return past
 
     def next_token(self, history: NDArray[np.int64]) -> int:
         """What follows `history`, an int64 vector of ids."""
@@ -104,6 +105,6 @@ class TestingSession:
 def logits_of(script: Script, token: int) -> NDArray[np.float32]:
     """The float32 logits [vocab] of a step whose next token is `token`."""
     ids = np.arange(script.vocab_size, dtype=np.int64)
-    logits = -(ids * 2654435761 % 1000).astype(np.float32) / 250
+    logits = -(ids * 2654435761 % 1000).astype(np.float32) / np.float32(250)
     logits[token] = script.peak
     return logits

@@ -1,0 +1,121 @@
+"""Bundle to running engine: open the graph, check its goldens, warm it up. Knows no socket."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from basert.errors import BundleError
+from basert.manifest import Graph, Manifest, digest, read_manifest
+from basert.messages import EngineInfo
+from engines.batch import Batch, Chunks, Row
+from engines.engine import Engine, Publish
+from engines.golden import check, read_golden
+from engines.runner import Runner
+from engines.scheduler import Limits, Scheduler
+from engines.sessions import SessionOptions, open_session
+from engines.slots import Slots
+from engines.stats import Counters
+
+# Longer chunks are no faster on a CPU and make every stream wait for one.
+LONGEST_CHUNK = 128
+# The logits of a chunk whose every position is scored take at most so many bytes.
+SCORE_BYTES = 32 << 20
+
+Report = Callable[[str, float], None]  # stage ("loading", "checking", "warming"), how far
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What an operator chooses; 0 and "" leave it to the bundle or the machine."""
+
+    bundle: Path
+    name: str = ""
+    slots: int = 0
+    max_context: int = 0
+    max_queue: int = 256
+    threads: int = 0
+    spin: bool = True
+    provider: str = ""
+
+
+def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine, EngineInfo]:
+    """Raises BundleError when the bundle cannot be run as asked."""
+    started = time.monotonic()
+    report("loading", 0.0)
+    manifest = read_manifest(config.bundle)
+    graph = _graph(manifest, config.provider)
+    options = _options(config, manifest)
+    session = open_session(config.bundle / graph.path, graph, manifest.kv_cache, options)
+    chunks = Chunks(graph.chunk_buckets, LONGEST_CHUNK, options.max_context)
+    score_chunks = Chunks(graph.chunk_buckets, _scored(manifest.vocab_size), options.max_context)
+    runner = Runner(session, manifest.vocab_size, max(options.slots, score_chunks.longest))
+    report("checking", 0.5)
+    golden = read_golden(config.bundle)
+    check(golden, runner, chunks)
+    report("warming", 0.8)
+    counters, slots = Counters(), Slots(options.slots, graph.batch_buckets)
+    _warm(runner, slots, chunks)
+    runner.run_seconds = 0.0
+    limits = Limits(
+        config.max_queue, options.max_context, manifest.vocab_size, frozenset(manifest.eos_token_ids)
+    )
+    scheduler = Scheduler(slots, chunks, score_chunks, limits, counters)
+    recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
+    engine = Engine(slots, scheduler, runner, counters, recheck, publish)
+    info = EngineInfo(
+        model=config.name or manifest.name,
+        digest=digest(config.bundle),
+        provider=runner.provider,
+        slots=options.slots,
+        max_context=options.max_context,
+        vocab_size=manifest.vocab_size,
+        max_queue=config.max_queue,
+        pid=os.getpid(),
+        load_seconds=time.monotonic() - started,
+    )
+    return engine, info
+
+
+def _graph(manifest: Manifest, provider: str) -> Graph:
+    targets = {graph.target: graph for graph in manifest.graphs if graph.role == "decoder"}
+    if not targets:
+        raise BundleError(f"{manifest.name} has no decoder graph; export it again.")
+    if provider and provider not in targets:
+        raise BundleError(
+            f"{manifest.name} has no graph for {provider!r}, only for {', '.join(targets)}; "
+            "ask for one of these, or export it again."
+        )
+    return targets[provider] if provider else next(iter(targets.values()))
+
+
+def _options(config: EngineConfig, manifest: Manifest) -> SessionOptions:
+    max_context = config.max_context or manifest.max_context
+    if max_context > manifest.max_context:
+        raise BundleError(
+            f"{manifest.name} was exported for {manifest.max_context} tokens of context, not {max_context}; "
+            f"ask for less, or export it again with --max-context {max_context}."
+        )
+    if max_context < 2 or config.slots < 0:
+        raise BundleError("An engine needs a context of at least 2 tokens and at least 1 slot.")
+    return SessionOptions(config.slots or manifest.slots, max_context, config.threads, config.spin)
+
+
+def _scored(vocab_size: int) -> int:
+    return max(8, min(LONGEST_CHUNK, SCORE_BYTES // (4 * vocab_size)))
+
+
+def _warm(runner: Runner, slots: Slots, chunks: Chunks) -> None:
+    """Run the largest shapes once, so that the runtime has made room for them."""
+    count, chunk = len(slots.owners), chunks.longest
+    runner.run(Batch(0, chunk, [Row(0, [0] * chunk, chunk)]))
+    runner.run(Batch(0, 1, [Row(0, [0], 1)] * count))
+
+
+def _recheck(slots: Slots, check_in: Callable[[int], None]) -> None:
+    """The goldens once more, in a free row; the failed batch has just left at least one."""
+    check_in(slots.owners.index(None))

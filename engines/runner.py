@@ -1,0 +1,99 @@
+"""Batch to bound buffers to logits and token ids. Knows shapes and addresses; no queue, no provider.
+
+Each shape that occurs, (first row, rows, chunk, logits rows), gets its small input buffers and its binding
+once. The large ones, the cache (the session's) and the logits, are allocated once and shared by all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.batch import Batch
+from engines.sessions import Session
+
+
+class Output(NamedTuple):
+    """What a run yielded; the arrays are overwritten by the next run of the same shape."""
+
+    tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores: the best next token
+    logits: NDArray[np.float32] | None  # [rows or chunk, vocab], if the batch asked for them
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One shape's buffers and how to run it."""
+
+    feeds: dict[str, NDArray[Any]]
+    output: Output
+    run: Callable[[], None]
+
+
+class Runner:
+    def __init__(self, session: Session, vocab_size: int, logits_rows: int) -> None:
+        """logits_rows: the most rows of logits that a batch may ask for."""
+        self.run_seconds = 0.0  # inside the graph, since the start
+        self._session = session
+        self._logits = np.empty((logits_rows, vocab_size), np.float32)
+        self._steps: dict[tuple[int, int, int, int, bool], Step] = {}
+
+    @property
+    def provider(self) -> str:
+        return self._session.provider
+
+    def run(self, batch: Batch) -> Output:
+        """Do the batch's moves, compute it, and return what its rows yielded."""
+        for move in batch.moves:
+            self._session.move(*move)
+        step = self._step(batch)
+        fill(step.feeds, batch)
+        started = time.perf_counter()
+        step.run()
+        self.run_seconds += time.perf_counter() - started
+        return step.output
+
+    def _step(self, batch: Batch) -> Step:
+        rows = batch.chunk if batch.score else len(batch.rows)
+        key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits
+        if key not in self._steps:
+            self._steps[key] = self._bind(*key)
+        return self._steps[key]
+
+    def _bind(self, first: int, batch: int, chunk: int, rows: int, logits: bool) -> Step:
+        feeds: dict[str, NDArray[Any]] = {
+            "input_ids": np.zeros((batch, chunk), np.int64),
+            "seqlens_k": np.zeros(batch, np.int32),
+            "total_seq": np.zeros((), np.int32),
+            "logits_idx": np.arange(rows),  # of a batch that decodes or scores, these stay
+        }
+        fetches: dict[str, NDArray[Any]] = {"next_token": np.zeros(rows, np.int64)}
+        if logits:
+            fetches["logits"] = self._logits[:rows]
+        output = Output(fetches["next_token"], fetches.get("logits"))
+        return Step(feeds, output, self._session.bind(first, feeds, fetches))
+
+
+def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
+    """Write a batch into input buffers of its shape.
+
+    seqlens_k is past + new - 1. Behind a past, padding counts as new: it is computed like any token, and
+    what it leaves in the cache lies beyond the sequence's end, to be overwritten.
+    """
+    rows, chunk = batch.rows, batch.chunk
+    feeds["total_seq"][...] = max(row.past for row in rows) + chunk
+    if chunk == 1:
+        feeds["input_ids"][:, 0] = [row.tokens[0] for row in rows]
+        feeds["seqlens_k"][:] = [row.past for row in rows]
+        return
+    ids = feeds["input_ids"]
+    ids[:] = 0
+    for i, row in enumerate(rows):
+        ids[i, : len(row.tokens)] = row.tokens
+        feeds["seqlens_k"][i] = row.past + (chunk if row.past else len(row.tokens)) - 1
+        if not batch.score:
+            feeds["logits_idx"][i] = i * chunk + len(row.tokens) - 1

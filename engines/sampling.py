@@ -1,0 +1,187 @@
+"""Logits to token ids: penalties, filters, the draw, and log-probabilities. Knows no queue and no cache.
+
+The order is that of `basert.messages.Sampling`. Each filter is a floor under the weights exp(logit / t), so
+that a vocabulary is never sorted: top-k needs a partition, top-p a sort of the few heaviest. Tokens that tie
+with the last one kept are kept too.
+"""
+
+from __future__ import annotations
+
+import math
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from basert.messages import Sampling, TokenLogprob
+from engines.batch import Batch, Row
+from engines.runner import Output
+from engines.scheduler import Sample
+from engines.sequence import Sequence
+
+Floats = NDArray[np.float32]
+
+BLOCK = 512  # the draw sums blocks of so many weights first: a running sum of a whole vocabulary is slow
+COLDEST = 1e-6  # lower temperatures would overflow, and are greedy anyway
+FIRST_CUT, NEXT_CUT, LAST_CUT = 2.0**-6, 2.0**-12, 2.0**-100
+
+
+class Sampler:
+    """Draws each row's next token, and scores prompts."""
+
+    def __init__(self) -> None:
+        self._histories: WeakKeyDictionary[Sequence, History] = WeakKeyDictionary()
+
+    def sample(self, batch: Batch, output: Output) -> list[Sample]:
+        """One sample for each row of the batch; empty for those that draw nothing."""
+        if batch.score:
+            return [self._score(batch.rows[0], output)]
+        best = output.tokens.tolist()
+        return [
+            self._draw(row, best[i], None if output.logits is None else output.logits[i])
+            for i, row in enumerate(batch.rows)
+        ]
+
+    def _draw(self, row: Row, best: int, logits: Floats | None) -> Sample:
+        """`best` is the graph's ArgMax; logits [vocab]."""
+        sequence = row.sequence
+        if sequence is None or not row.draws:
+            return Sample()
+        if logits is None or not sequence.needs_logits:
+            return Sample(best)
+        adjusted = self._adjusted(sequence, logits)
+        sampling = sequence.submit.sampling
+        token = (
+            draw(adjusted, sampling, len(sequence.tokens)) if sampling.temperature else int(adjusted.argmax())
+        )
+        wanted = sequence.submit.logprobs
+        return Sample(token, logprob(logits, token, wanted) if wanted >= 0 else None)
+
+    def _score(self, row: Row, output: Output) -> Sample:
+        """Log-probabilities of the prompt tokens after those of a chunk; output.logits [chunk, vocab]."""
+        sequence, logits = row.sequence, output.logits
+        assert sequence is not None
+        assert logits is not None
+        first = len(row.tokens) - row.fresh
+        following = sequence.tokens[row.past + first + 1 : row.past + len(row.tokens) + 1]
+        scores = [
+            logprob(logits[first + i], token, sequence.submit.prompt_logprobs)
+            for i, token in enumerate(following)
+        ]
+        last = len(row.tokens) - 1
+        return self._draw(row, int(output.tokens[last]), logits[last])._replace(scores=scores)
+
+    def _adjusted(self, sequence: Sequence, logits: Floats) -> Floats:
+        """The logits with penalties, bias and forbidden ends; the same array where there is nothing to do."""
+        sampling = sequence.submit.sampling
+        barred = sequence.generated < sequence.submit.min_tokens
+        if not (barred or sampling.logit_bias or _penalised(sampling)):
+            return logits
+        logits = logits.copy()
+        if _penalised(sampling):
+            if sequence not in self._histories:
+                self._histories[sequence] = History(len(logits))
+            self._histories[sequence].penalise(logits, sequence)
+        for token, bias in sampling.logit_bias.items():
+            logits[token] += bias
+        if barred:
+            logits[list(sequence.eos)] = -np.inf
+        return logits
+
+
+class History:
+    """How often each token came in the answer, and whether it came at all; kept up as the sequence grows."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._seen = np.zeros(vocab_size, np.bool_)  # prompt included
+        self._counts = np.zeros(vocab_size, np.float32)  # of the answer
+        self._length = 0
+
+    def penalise(self, logits: Floats, sequence: Sequence) -> None:
+        """Apply repetition, frequency and presence penalties to logits [vocab] in place."""
+        self._update(sequence)
+        sampling = sequence.submit.sampling
+        if sampling.repetition_penalty != 1:
+            penalty = np.float32(sampling.repetition_penalty)
+            seen = np.flatnonzero(self._seen)
+            values = logits[seen]
+            logits[seen] = np.where(values > 0, values / penalty, values * penalty)
+        if sampling.frequency_penalty:
+            logits -= np.float32(sampling.frequency_penalty) * self._counts
+        if sampling.presence_penalty:
+            logits -= np.float32(sampling.presence_penalty) * (self._counts > 0)
+
+    def _update(self, sequence: Sequence) -> None:
+        self._seen[sequence.tokens[self._length :]] = True
+        for token in sequence.tokens[max(self._length, len(sequence.submit.prompt)) :]:
+            self._counts[token] += 1
+        self._length = len(sequence.tokens)
+
+
+def _penalised(sampling: Sampling) -> bool:
+    return (
+        sampling.repetition_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
+    )
+
+
+def draw(logits: Floats, sampling: Sampling, position: int) -> int:
+    """Draw the token at `position` of a sequence from logits [vocab], after temperature and filters."""
+    weights = np.exp((logits - logits.max()) / np.float32(max(sampling.temperature, COLDEST)))
+    uniform = uniform_at(sampling.seed, position)
+    floor = weight_floor(weights, sampling)
+    if floor <= 0:
+        return _pick(weights, uniform)
+    kept = np.flatnonzero(weights >= floor)
+    return int(kept[_pick(weights[kept], uniform)])
+
+
+def weight_floor(weights: Floats, sampling: Sampling) -> float:
+    """The least weight that top-k, top-p and min-p let through; weights [vocab], the greatest is 1."""
+    floor = 0.0
+    if 0 < sampling.top_k < len(weights):
+        floor = float(np.partition(weights, -sampling.top_k)[-sampling.top_k])
+    if sampling.top_p < 1:
+        floor = max(floor, _nucleus(weights[weights >= floor] if floor else weights, sampling.top_p))
+    return max(floor, min(sampling.min_p, 1.0))
+
+
+def _nucleus(weights: Floats, top_p: float) -> float:
+    """The weight of the last token of the smallest set of heaviest ones that holds `top_p` of the mass."""
+    goal = top_p * float(weights.sum(dtype=np.float64))
+    cut = FIRST_CUT
+    while True:
+        heaviest = np.sort(weights[weights >= cut])[::-1]
+        mass = np.cumsum(heaviest, dtype=np.float64)
+        if mass[-1] >= goal or not cut:
+            return float(heaviest[min(int(np.searchsorted(mass, goal)), len(heaviest) - 1)])
+        cut = cut * NEXT_CUT if cut > LAST_CUT else 0.0
+
+
+def _pick(weights: Floats, uniform: float) -> int:
+    """The index at which the running sum of the weights passes `uniform` of their total."""
+    starts = np.arange(0, len(weights), BLOCK)
+    mass = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    goal = uniform * mass[-1]
+    block = min(int(np.searchsorted(mass, goal, side="right")), len(starts) - 1)
+    inside = weights[starts[block] : starts[block] + BLOCK]
+    rest = goal - (mass[block - 1] if block else 0.0)
+    index = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), rest, side="right"))
+    return int(starts[block]) + min(index, int(np.flatnonzero(inside)[-1]))
+
+
+def uniform_at(seed: int, position: int) -> float:
+    """A number in [0, 1) that depends on (seed, position) alone."""
+    raw = np.random.Philox(key=seed & (2**64 - 1), counter=position).random_raw()
+    return float(raw >> 11) * 2.0**-53
+
+
+def logprob(logits: Floats, token: int, top: int) -> TokenLogprob:
+    """Of `token`, and of the `top` best, under softmax(logits [vocab])."""
+    highest = logits.max()
+    norm = float(highest) + math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
+    best: list[tuple[int, float]] = []
+    if top := min(top, len(logits)):
+        ids = np.flatnonzero(logits >= np.partition(logits, -top)[-top])
+        ids = ids[np.argsort(-logits[ids], kind="stable")][:top]
+        best = [(int(i), float(logits[i]) - norm) for i in ids]
+    return TokenLogprob(token, float(logits[token]) - norm, best)

@@ -1,0 +1,105 @@
+"""One request inside the engine: its tokens, how far they are in the cache, and when it is over.
+
+Plain Python, no tensor. `admission` is the one place that refuses a request for what it asks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from basert.messages import Failed, Submit, TokenLogprob
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Sequence:
+    """A request that was let in. It waits while `slot` is -1."""
+
+    peer: int
+    submit: Submit
+    eos: frozenset[int]  # the ids that end it
+    limit: int  # tokens, prompt included, at which it ends with "length"
+    arrived: float  # seconds, time.monotonic
+    tokens: list[int] = field(default_factory=list)  # the prompt and what was drawn since
+    computed: int = 0  # tokens whose keys and values are in the cache
+    slot: int = -1
+    scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt, until they are sent
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.peer, self.submit.id
+
+    @property
+    def pending(self) -> int:
+        """Tokens that must go through the graph before the next can be drawn; 1 is a decode step."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - len(self.submit.prompt)
+
+    @property
+    def scoring(self) -> bool:
+        """Whether the prompt's own log-probabilities are wanted."""
+        return self.submit.prompt_logprobs >= 0
+
+    @property
+    def needs_logits(self) -> bool:
+        """False where the graph's own ArgMax is the answer."""
+        sampling = self.submit.sampling
+        return (
+            sampling.temperature > 0
+            or self.submit.logprobs >= 0
+            or self.generated < self.submit.min_tokens
+            or bool(sampling.logit_bias)
+            or bool(sampling.presence_penalty or sampling.frequency_penalty)
+            or sampling.repetition_penalty != 1
+        )
+
+    @property
+    def finish(self) -> str:
+        """ "stop", "length", or "" while it goes on."""
+        if self.generated and self.tokens[-1] in self.eos:
+            return "stop"
+        return "length" if len(self.tokens) >= self.limit else ""
+
+
+def admission(submit: Submit, vocab_size: int, max_context: int) -> Failed | None:
+    """Why a request cannot be run, or None. Everything later relies on what is checked here."""
+    if reason := _invalid(submit, vocab_size):
+        return Failed(submit.id, "invalid", reason)
+    length = len(submit.prompt)
+    if length + min(submit.max_tokens, 1) > max_context:
+        return Failed(
+            submit.id,
+            "context_length_exceeded",
+            f"This model's maximum context length is {max_context} tokens, and your prompt has {length}, "
+            "which leaves no room for an answer; shorten the prompt.",
+        )
+    return None
+
+
+def _invalid(submit: Submit, vocab_size: int) -> str:
+    sampling = submit.sampling
+    numbers = (
+        sampling.temperature,
+        sampling.top_p,
+        sampling.min_p,
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
+        sampling.repetition_penalty,
+        *sampling.logit_bias.values(),
+    )
+    if not submit.prompt:
+        return "The prompt is empty; it needs at least one token."
+    if not 0 <= min(submit.prompt) <= max(submit.prompt) < vocab_size:
+        return f"The prompt holds token ids outside of this model's vocabulary of {vocab_size}."
+    if not all(0 <= token < vocab_size for token in (*submit.stop_ids, *sampling.logit_bias)):
+        return f"stop_token_ids and logit_bias take token ids below {vocab_size}."
+    if submit.max_tokens < 0 or (submit.max_tokens == 0 and submit.prompt_logprobs < 0):
+        return "max_tokens must be at least 1."
+    if not all(math.isfinite(number) for number in numbers):
+        return "Sampling parameters must be finite numbers."
+    if sampling.temperature < 0 or sampling.repetition_penalty <= 0:
+        return "temperature must not be negative, and repetition_penalty must be greater than 0."
+    return ""

@@ -1,0 +1,75 @@
+"""Graphs on ONNX Runtime's CPU provider, with the KV cache updated in place through IO binding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from basert.errors import BundleError
+from basert.manifest import KVCache
+from engines.sessions import Arrays, SessionOptions
+from engines.sessions.cores import usable_cores
+
+PROVIDER = "CPUExecutionProvider"
+CONFIG = {
+    # Without this, u8 x s8 products saturate on AVX2 CPUs that lack VNNI, and W8A8 is no longer exact.
+    "session.x64quantprecision": "1",
+    "session.set_denormal_as_zero": "1",
+    # Threads that wait actively do so within a step only: an idle engine takes no CPU.
+    "session.force_spinning_stop": "1",
+}
+
+
+class CpuSession:
+    """The cache rows are memory that the kernel commits when they are first written."""
+
+    def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
+        try:
+            self._session = ort.InferenceSession(str(path), _session_options(options), providers=[PROVIDER])
+        except Exception as error:  # onnxruntime's own exceptions have no common base but this one
+            raise BundleError(f"{path} does not load: {error}; check it with `basert verify`.") from None
+        self.provider = self._session.get_providers()[0]
+        if self.provider != PROVIDER:
+            raise BundleError(f"{path} was to run on {PROVIDER} and got {self.provider}.")
+        self._cache: dict[str, NDArray[Any]] = {
+            f"{layer}.{kind}": np.zeros((options.slots, heads, options.max_context, size), kv.dtype)
+            for layer, (heads, size) in enumerate(zip(kv.kv_heads, kv.head_dim, strict=True))
+            for kind in ("key", "value")
+        }
+
+    def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in fetches.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, cache in self._cache.items():
+            rows = cache[row : row + len(feeds["input_ids"])]
+            binding.bind_input(f"past_key_values.{name}", "cpu", 0, rows.dtype, rows.shape, rows.ctypes.data)
+            binding.bind_output(f"present.{name}", "cpu", 0, rows.dtype, rows.shape, rows.ctypes.data)
+        kept = feeds, fetches  # the binding holds their addresses only
+
+        def run(_kept: object = kept) -> None:
+            self._session.run_with_iobinding(binding)
+
+        return run
+
+    def move(self, source: int, target: int, length: int) -> None:
+        for cache in self._cache.values():
+            cache[target, :, :length] = cache[source, :, :length]
+
+
+def _session_options(options: SessionOptions) -> ort.SessionOptions:
+    out = ort.SessionOptions()
+    out.intra_op_num_threads = options.threads or usable_cores()
+    out.inter_op_num_threads = 1
+    out.log_severity_level = 3  # errors; what they say is raised as well
+    for key, value in CONFIG.items():
+        out.add_session_config_entry(key, value)
+    out.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    return out

@@ -1,0 +1,59 @@
+"""The engine's counters since it started; `snapshot` is their wire form."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from basert.messages import Histogram
+
+BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+SECONDS_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Observations:
+    """A histogram that is being filled."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect.bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def snapshot(self) -> Histogram:
+        cumulative, total = [], 0
+        for count in self._counts:
+            total += count
+            cumulative.append(total)
+        return Histogram(list(self._bounds), cumulative, self._sum)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Named as in `basert.messages.Stats`."""
+
+    requests_admitted: int = 0
+    requests_finished: int = 0
+    requests_cancelled: int = 0
+    requests_refused: int = 0
+    requests_failed: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    decode_steps: int = 0
+    prefill_steps: int = 0
+    padded_tokens: int = 0
+    computed_tokens: int = 0
+    step_seconds: float = 0.0
+    run_seconds: float = 0.0
+    batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))
+    queue_seconds: Observations = field(default_factory=lambda: Observations(SECONDS_BOUNDS))
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -81,6 +81,7 @@ class Provenance(msgspec.Struct, frozen=True):
     versions: dict[str, str]  # torch, transformers, onnxruntime used at export
     created: int  # Unix seconds
     host: str  # CPU the export was measured on
+    inputs: str = ""  # hash of all that decided this export: with the same inputs it need not run again
 
 
 class ParityNumbers(msgspec.Struct, frozen=True):

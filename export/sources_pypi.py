@@ -22,7 +22,7 @@ import msgspec
 from basert import progress
 from basert.errors import ExportError
 from basert.manifest import Source, write_json
-from export.sources import Fetched, folder_hash, safe_name
+from export.sources import Fetched, folder_hash
 from export.workspace import cache_root, lock, require_space, sha256_of
 
 SOURCE = "source.json"  # written last: a folder that has it is whole
@@ -52,7 +52,7 @@ def fetch(package: str, version: str | None, *, pins: Mapping[str, str] | None =
         if version is None or not (folder / SOURCE).is_file():
             folder = _download(name, version, home, pins)
     kept = msgspec.json.decode((folder / SOURCE).read_bytes(), type=Kept)
-    return Fetched(folder / FILES / kept.checkpoint, kept.source, safe_name(name))
+    return Fetched(folder / FILES / kept.checkpoint, kept.source)
 
 
 def _download(name: str, version: str | None, home: Path, pins: Mapping[str, str] | None) -> Path:

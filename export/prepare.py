@@ -1,0 +1,153 @@
+"""From what a source gave to the checkpoint folder that every later step reads. Knows no graph.
+
+The folder is in Hugging Face layout: config.json, safetensors (a GGUF's weights dequantised to float32, any
+other's as links to where they lie), tokenizer.json whatever the tokenizer came as, chat_template.jinja if
+the model has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from basert.errors import ExportError
+from basert.manifest import CHAT_TEMPLATE, TOKENIZER
+from export.checkpoint import first_line
+from export.families import recipe_for
+from export.workspace import require_space
+
+INDEX = "model.safetensors.index.json"
+
+
+def prepare(source: Path, out: Path) -> Path:
+    """Write the checkpoint of `source` (a folder or a GGUF file) into the empty folder `out`.
+
+    Raises ExportError for an unknown architecture, a damaged or truncated weight file, a missing tokenizer.
+    """
+    if source.is_file():
+        _from_gguf(source, out)
+    else:
+        _from_folder(source, out)
+    return out
+
+
+def weight_bytes(checkpoint: Path) -> int:
+    """Size of the weights in float32."""
+    counts = [_elements(_header(path)) for path in sorted(checkpoint.glob("*.safetensors"))]
+    return 4 * sum(counts)
+
+
+def _from_folder(source: Path, out: Path) -> None:
+    recipe_for(source)
+    _check_weights(source)
+    for path in source.iterdir():
+        if path.is_file() and path.name != "README.md":
+            (out / path.name).symlink_to(path.resolve())
+    if not (out / TOKENIZER).is_file():
+        _convert_tokenizer(source, out)
+    template = _template(source)
+    if template and not (out / CHAT_TEMPLATE).is_file():
+        (out / CHAT_TEMPLATE).write_text(template)
+
+
+def _check_weights(source: Path) -> None:
+    """Every safetensors file that belongs to the checkpoint is there, and as long as its header says."""
+    weights = sorted(path.name for path in source.glob("*.safetensors"))
+    if (source / INDEX).is_file():
+        weights = sorted(set(json.loads((source / INDEX).read_bytes())["weight_map"].values()))
+    if not weights:
+        raise ExportError(
+            f"{source} has no safetensors weights, and basert reads no other format (but GGUF)."
+        )
+    for name in weights:
+        path = source / name
+        if not path.is_file():
+            raise ExportError(f"{source} lacks {name}, which its index names; fetch the checkpoint again.")
+        _header(path)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """A safetensors file's table of tensors. Raises ExportError when the file is not as long as it says."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        try:
+            [length] = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(min(length, size)))
+            end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        except (struct.error, ValueError, KeyError, TypeError):
+            raise ExportError(f"{path} is no safetensors file, or a damaged one; fetch it again.") from None
+    if 8 + length + end != size:
+        raise ExportError(
+            f"{path} is truncated: it has {size:,} of {8 + length + end:,} bytes; fetch it again."
+        )
+    return header
+
+
+def _elements(header: dict[str, Any]) -> int:
+    total = 0
+    for name, entry in header.items():
+        count = 1
+        for size in entry["shape"] if name != "__metadata__" else [0]:
+            count *= size
+        total += count
+    return total
+
+
+def _convert_tokenizer(source: Path, out: Path) -> None:
+    """tokenizer.json from whatever else the checkpoint has (sentencepiece, vocab and merges)."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+            tokenizer.backend_tokenizer.save(str(out / TOKENIZER))
+    except Exception as error:  # each tokenizer class fails in its own way
+        raise ExportError(
+            f"{source} has no tokenizer that basert can use ({first_line(error)}); add its tokenizer.json."
+        ) from error
+
+
+def _template(source: Path) -> str | None:
+    """The chat template as older checkpoints keep it, inside tokenizer_config.json."""
+    path = source / "tokenizer_config.json"
+    found = json.loads(path.read_bytes()).get("chat_template") if path.is_file() else None
+    if isinstance(found, list):
+        found = next((entry["template"] for entry in found if entry["name"] == "default"), None)
+    return found
+
+
+def _from_gguf(source: Path, out: Path) -> None:
+    """Through transformers, which dequantises the weights and rebuilds the tokenizer from the file."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(**where)
+            config.save_pretrained(out)
+            recipe_for(out)
+            AutoTokenizer.from_pretrained(**where).save_pretrained(out)
+            model = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=torch.float32)
+            require_space(out, 4 * model.num_parameters(), f"{source.name} in float32")
+            model.hf_quantizer = None
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(out)
+    except (ValueError, KeyError, IndexError, OSError, struct.error) as error:
+        raise ExportError(
+            f"{source} is no GGUF that can be read: it is cut off, damaged or of a kind that transformers"
+            f" does not know ({first_line(error)})."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers draws bars and warns on stderr whatever its log level; our own task has a bar already."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,102 @@
+"""All that is text of one model: its tokenizer and its chat template, read from a bundle.
+
+Knows ids and characters; no engine, no requests. Everything here is synchronous, and encode and render may
+take long: on an event loop call them in a thread (tokenizing gives up the interpreter lock meanwhile).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from basert.errors import BundleError, InvalidRequest
+from basert.manifest import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_manifest
+from basert.text.decoder import Decoder
+from basert.text.template import ChatTemplate
+from basert.text.vocabulary import Vocabulary
+
+
+class TextModel:
+    """Text to ids and back."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> None:
+        """Raises BundleError when the tokenizer's decoder cannot be streamed."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._template = template
+        self._vocabulary = Vocabulary(tokenizer)
+        # Most characters that one token stands for: a text of n has at least n / longest_token tokens.
+        self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids. add_special: with what the tokenizer puts around a text (a beginning-of-sequence)."""
+        encoding = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special)[0]
+        return list(encoding.ids)
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True, continues: bool = False) -> str:
+        """All of the text at once; bytes that are no text become U+FFFD."""
+        decoder = self.decoder(skip_special=skip_special, continues=continues)
+        return decoder.push(ids) + decoder.flush()
+
+    def decoder(self, *, skip_special: bool = True, continues: bool = False) -> Decoder:
+        """A fresh incremental decoder; `continues` keeps the leading space of a text that follows another."""
+        return Decoder(self._vocabulary, skip_special=skip_special, continues=continues)
+
+    def token_bytes(self, token: int) -> bytes:
+        """UTF-8 bytes of one token, possibly part of a character; nothing for an unknown id."""
+        return self._vocabulary.token_bytes(token)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **kwargs: Any,
+    ) -> str:
+        """The prompt of a conversation; encode it with add_special=False, the template has put all that in.
+
+        Raises InvalidRequest when there is no template, or with what the template says.
+        """
+        if self._template is None:
+            raise InvalidRequest("This model has no chat template; use /v1/completions.", param="model")
+        return self._template.render(
+            messages, tools=tools, add_generation_prompt=add_generation_prompt, **kwargs
+        )
+
+
+def load(bundle: Path) -> TextModel:
+    """Read a bundle's tokenizer and template. Raises BundleError."""
+    path = bundle / TOKENIZER
+    if not path.is_file():
+        raise BundleError(f"{bundle} has no {TOKENIZER}; export the model again.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more precise
+        raise BundleError(f"{path} cannot be read ({error}); export the model again.") from None
+    source = bundle / CHAT_TEMPLATE
+    template = None
+    if source.is_file():
+        template = ChatTemplate(source.read_text(encoding="utf-8"), _special_tokens(bundle, tokenizer))
+    return TextModel(tokenizer, template)
+
+
+def _special_tokens(bundle: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """What templates may name: from tokenizer_config.json, else as far as the manifest tells."""
+    path = bundle / TOKENIZER_CONFIG
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: token["content"] if isinstance(token, dict) else token
+            for name, token in config.items()
+            if name.endswith("_token") and isinstance(token, str | dict)
+        }
+    manifest = read_manifest(bundle)
+    ids = {"bos_token": manifest.bos_token_id, "eos_token": next(iter(manifest.eos_token_ids), None)}
+    found = {name: tokenizer.id_to_token(token) for name, token in ids.items() if token is not None}
+    return {name: text for name, text in found.items() if text is not None}

@@ -22,8 +22,10 @@ from export.passes.head import tie_head
 from export.passes.outputs import answer_tokens
 from export.passes.rope import set_positions
 from export.passes.rows import gather_rows
+from export.passes.scale import scale_embedding
 from export.passes.slots import static_slots
 from export.positions import longest_context, read_positions
+from export.skeleton import embedding_scale
 
 GRAPH = "decoder.onnx"
 DATA = f"{GRAPH}.data"
@@ -58,6 +60,7 @@ def decoder_from_checkpoint(checkpoint: Path, out: Path, *, max_context: int | N
     fold_sums(model)
     static_slots(model)
     set_positions(model, positions)
+    scale_embedding(model, embedding_scale(config))
     fuse_silu(model)
     tie_head(model)
     gather_rows(model)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from basert.errors import ExportError
+from export.skeleton import rotary_module
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -47,7 +48,7 @@ def longest_context(config: Any) -> int:
 def read_positions(config: Any, length: int) -> Positions:
     """Tables of `length` positions. Raises ExportError when the architecture has no rotary module of the usual form."""
     layers = _layers(config)
-    rotary = _rotary_module(config)
+    rotary = rotary_module(config)
     by_kind = "layer_type" in inspect.signature(rotary.forward).parameters
     return Positions(
         {kind: _table(rotary, length, kind if by_kind else None) for kind in _kinds(layers)}, layers
@@ -69,18 +70,6 @@ def _layers(config: Any) -> list[Layer]:
 
 def _kinds(layers: list[Layer]) -> list[str]:
     return list(dict.fromkeys(layer.kind for layer in layers))
-
-
-def _rotary_module(config: Any) -> Any:
-    """The reference's rotary module with real buffers; the model around it stays on the meta device."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    for module in model.modules():
-        if type(module).__name__.endswith("RotaryEmbedding"):
-            return type(module)(config=module.config)
-    raise ExportError(f"{type(model).__name__} has no rotary position embedding; basert cannot serve it.")
 
 
 def _table(rotary: Any, length: int, kind: str | None) -> Table:

@@ -1,0 +1,36 @@
+"""The reference's modules without its weights: what transformers says about an architecture beyond its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from basert.errors import ExportError
+from export.checkpoint import first_line
+
+
+def skeleton(config: Any) -> Any:
+    """transformers' causal language model on the meta device."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, KeyError, ImportError) as error:
+        raise ExportError(f"transformers has no causal language model of it: {first_line(error)}.") from None
+
+
+def rotary_module(config: Any) -> Any:
+    """The module that makes cos and sin, with real buffers. ExportError when the architecture has none."""
+    model = skeleton(config)
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            return type(module)(config=module.config)
+    raise ExportError(f"{type(model).__name__} has no rotary position embedding; basert cannot serve it.")
+
+
+def embedding_scale(config: Any) -> float | None:
+    """What token embeddings are multiplied with, where that is a number of the embedding module (Gemma)."""
+    scale = getattr(skeleton(config).get_input_embeddings(), "scalar_embed_scale", None)
+    return None if scale is None else float(scale)

@@ -237,6 +237,9 @@ class EngineClient:
                     connection = await Connection.open(self._state.socket)
                 except OSError:
                     return None  # it has just died; the supervisor will say so
+                if not await connection.receive():  # no Ready: it was dying, and its socket not yet closed
+                    connection.close()
+                    return None
                 self._link = _Link(connection, self._state.name)
         return None if self._link is None or self._link.lost else self._link
 

@@ -156,7 +156,7 @@ class Models:
             except OSError:
                 break
             self._report()
-        self._drain(0.0)
+        self.drain(0.0)
         self._on_orphaned()
 
     def _apply(self, message: object) -> None:
@@ -167,13 +167,13 @@ class Models:
                 else:
                     self._models[state.name] = Model(state)
             if message.draining:
-                self._drain(message.drain_seconds)
+                self.drain(message.drain_seconds)
         elif isinstance(message, Reload):
             for callback in self.on_reload:
                 callback()
 
-    def _drain(self, seconds: float) -> None:
-        """Refuse what comes; what is open ends in `seconds`. Called again, it sets a new deadline."""
+    def drain(self, seconds: float) -> None:
+        """Refuse what comes; what is open ends in `seconds`. A second call can only bring that nearer."""
         if self.draining and seconds >= self.drain_seconds:
             return
         self.draining, self.drain_seconds = True, seconds

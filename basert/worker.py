@@ -14,6 +14,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._folder = folder
         self._listener = listener
+        self._worker: Any = None  # gunicorn's, once this process is one
         super().__init__()
 
     def load_config(self) -> None:
@@ -56,7 +58,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
             logs.silence_access()
         models = Models(self._folder / CONTROL, on_orphaned=_end_worker)
         app: falcon.asgi.App[Any, Any] = create_app(self._settings, models)
-        app.add_middleware(Lifespan(models))
+        app.add_middleware(Lifespan(models, self._settings.drain_timeout, lambda: self._worker))
         return app
 
     def _gunicorn_settings(self) -> dict[str, Any]:
@@ -78,37 +80,50 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "logger_class": GunicornLog,
             "proc_name": "basert",
-            "post_fork": _after_fork,
+            "post_fork": self._after_fork,
         }
+
+    def _after_fork(self, arbiter: Any, worker: Any) -> None:
+        """A dead arbiter's workers get SIGTERM."""
+        orphans.end_with_parent(signal.SIGTERM, arbiter.pid)
+        self._worker = worker
 
 
 class GunicornLog(Logger):  # type: ignore[misc]
-    """gunicorn's words go where all others go; the everyday ones only with --log-level debug."""
+    """gunicorn's errors go where all other lines go; the rest of its words only with --log-level debug."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
         everything = logging.getLogger().getEffectiveLevel() <= logging.DEBUG
-        self.error_log.setLevel(logging.DEBUG if everything else logging.WARNING)
+        self.error_log.setLevel(logging.DEBUG if everything else logging.ERROR)
 
 
 class Lifespan:
-    """Falcon's hooks around a worker's life."""
+    """Falcon's hooks around a worker's life. `worker` returns gunicorn's.
 
-    def __init__(self, models: Models) -> None:
+    gunicorn cuts what is still open some time after SIGTERM; a drain ends it with an error event before.
+    """
+
+    def __init__(self, models: Models, drain_seconds: float, worker: Callable[[], Any]) -> None:
         self._models = models
+        self._drain_seconds = drain_seconds
+        self._worker = worker
 
     async def process_startup(self, _scope: Any, _event: Any) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
         await self._models.start()
 
     async def process_shutdown(self, _scope: Any, _event: Any) -> None:
         await self._models.stop()
 
-
-def _after_fork(arbiter: Any, _worker: Any) -> None:
-    """A dead arbiter's workers finish what is open, as they do on SIGTERM."""
-    orphans.end_with_parent(signal.SIGTERM, arbiter.pid)
+    def _terminate(self) -> None:
+        """gunicorn looks up once a second; until then this worker would take connections only to refuse them."""
+        self._models.drain(self._drain_seconds)
+        for server in self._worker().servers:
+            server.close()
+        self._worker().handle_exit_signal()
 
 
 def _end_worker() -> None:

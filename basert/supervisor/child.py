@@ -21,7 +21,7 @@ from basert.logs import Output
 TAIL_LINES = 20
 MAX_LINE = 1 << 16  # bytes; a longer one is cut in pieces
 KILLED_SECONDS = 10.0  # for the kernel to end what was sent SIGKILL
-LAST_WORDS_SECONDS = 1.0  # for output that is still in the pipe
+LAST_WORDS_SECONDS = 0.2  # for output that is still in the pipe
 # What systemd says to the supervisor is not meant for its children.
 _PRIVATE = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 

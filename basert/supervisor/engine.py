@@ -126,6 +126,7 @@ class Engine(Kept):
                     await self._next_word()
         except TimeoutError:
             self._kill(f"it was not ready after {self._config.start_timeout:g} s")
+            return
         while self._control is not None:
             try:
                 async with asyncio.timeout(self._config.heartbeat_timeout):

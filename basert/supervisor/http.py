@@ -13,7 +13,7 @@ from basert.logs import Output
 from basert.supervisor.child import Child
 from basert.supervisor.restarts import Kept
 
-GRACE_SECONDS = 1.5  # for answers on their way; after it, idle connections hold nothing up
+GRACE_SECONDS = 1.2  # for answers on their way; after it, idle connections hold nothing up
 END_SECONDS = 5.0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
 from basert import __version__
 from basert.manifest import (
     CHAT_TEMPLATE,
@@ -35,11 +36,11 @@ from basert.manifest import (
 from basert.progress import Show
 from export.bundle_text import SpecialTokens, read_generation, read_special_tokens
 from export.graph import DATA, GRAPH, Decoder
+from export.steps import LIBRARIES
 from export.workspace import sha256_of
 
 BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64]
 CHUNK_BUCKETS = [8, 32, 128, 512]
-VERSIONS = ("torch", "transformers", "onnxruntime", "onnx-ir", "mobius-onnx")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _manifest(parts: Parts, folder: Path, tokens: SpecialTokens, files: list[Fil
             architecture=decoder.architecture,
             exporter=decoder.exporter,
             basert=__version__,
-            versions={name: version(name) for name in VERSIONS},
+            versions={name: version(name) for name in LIBRARIES},
             created=int(time.time()),
             host=_cpu(),
             inputs=parts.inputs,

@@ -1,4 +1,4 @@
-"""What a bundle keeps of a checkpoint's text side besides tokenizer.json: special tokens, sampling defaults."""
+"""What a bundle keeps of a checkpoint's text side beside its tokenizer: special tokens, sampling defaults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SpecialTokens:
 
 
 def read_special_tokens(checkpoint: Path) -> SpecialTokens:
-    """From the tokenizer's files and the ids in the two configurations. Raises ExportError for a damaged file."""
+    """From the tokenizer's files and the two configurations. Raises ExportError for a damaged file."""
     named: dict[str, str] = {}
     for name in ("special_tokens_map.json", TOKENIZER_CONFIG):
         for key, token in _read_json(checkpoint / name).items():
@@ -48,11 +48,11 @@ def read_generation(checkpoint: Path) -> Generation:
 
 
 def _end_ids(checkpoint: Path) -> list[int]:
-    found: list[int] = []
+    found: list[int | None] = []
     for name in (GENERATION_CONFIG, "config.json"):
-        ids = _read_json(checkpoint / name).get("eos_token_id") or []
+        ids = _read_json(checkpoint / name).get("eos_token_id")
         found += ids if isinstance(ids, list) else [ids]
-    return found
+    return [token for token in found if token is not None]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from basert.errors import ExportError
 from basert.manifest import CHAT_TEMPLATE, TOKENIZER
 from export.checkpoint import first_line
@@ -24,7 +26,7 @@ from export.workspace import require_space
 INDEX = "model.safetensors.index.json"
 
 
-def prepare(source: Path, out: Path) -> Path:
+def prepare(source: Path, out: Path) -> None:
     """Write the checkpoint of `source` (a folder or a GGUF file) into the empty folder `out`.
 
     Raises ExportError for an unknown architecture, a damaged or truncated weight file, a missing tokenizer.
@@ -33,7 +35,12 @@ def prepare(source: Path, out: Path) -> Path:
         _from_gguf(source, out)
     else:
         _from_folder(source, out)
-    return out
+    try:
+        Tokenizer.from_file(str(out / TOKENIZER))
+    except Exception as error:  # tokenizers raises no other class
+        raise ExportError(
+            f"the {TOKENIZER} of {source} is damaged ({first_line(error)}); fetch it again."
+        ) from None
 
 
 def weight_bytes(checkpoint: Path) -> int:

@@ -126,35 +126,51 @@ def _penalised(sampling: Sampling) -> bool:
 
 def draw(logits: Floats, sampling: Sampling, position: int) -> int:
     """Draw the token at `position` of a sequence from logits [vocab], after temperature and filters."""
-    weights = np.exp((logits - logits.max()) / np.float32(max(sampling.temperature, COLDEST)))
+    weights = logits - logits.max()
+    weights /= np.float32(max(sampling.temperature, COLDEST))
+    np.exp(weights, out=weights)
     uniform = uniform_at(sampling.seed, position)
-    floor = weight_floor(weights, sampling)
-    if floor <= 0:
+    if sampling.top_k <= 0 and sampling.top_p >= 1 and sampling.min_p <= 0:
         return _pick(weights, uniform)
-    kept = np.flatnonzero(weights >= floor)
-    return int(kept[_pick(weights[kept], uniform)])
+    ids, kept = filtered(weights, sampling)
+    return int(ids[_pick(kept, uniform)])
 
 
-def weight_floor(weights: Floats, sampling: Sampling) -> float:
-    """The least weight that top-k, top-p and min-p let through; weights [vocab], the greatest is 1."""
-    floor = 0.0
-    if 0 < sampling.top_k < len(weights):
-        floor = float(np.partition(weights, -sampling.top_k)[-sampling.top_k])
-    if sampling.top_p < 1:
-        floor = max(floor, _nucleus(weights[weights >= floor] if floor else weights, sampling.top_p))
-    return max(floor, min(sampling.min_p, 1.0))
+def filtered(weights: Floats, sampling: Sampling) -> tuple[NDArray[np.intp], Floats]:
+    """What top-k, top-p and min-p leave of weights [vocab], of which the greatest is 1: (ids, weights).
 
-
-def _nucleus(weights: Floats, top_p: float) -> float:
-    """The weight of the last token of the smallest set of heaviest ones that holds `top_p` of the mass."""
-    goal = top_p * float(weights.sum(dtype=np.float64))
-    cut = FIRST_CUT
+    Only the heavy ones are looked at, those above a cut. A floor that lies above the cut too is the floor of
+    the whole vocabulary; else the cut is lowered.
+    """
+    cut = min(FIRST_CUT, sampling.min_p or FIRST_CUT)
+    total = 0.0 if sampling.top_k > 0 else float(weights.sum())
     while True:
-        heaviest = np.sort(weights[weights >= cut])[::-1]
-        mass = np.cumsum(heaviest, dtype=np.float64)
-        if mass[-1] >= goal or not cut:
-            return float(heaviest[min(int(np.searchsorted(mass, goal)), len(heaviest) - 1)])
+        ids = np.flatnonzero(weights >= cut)
+        heavy = weights[ids]
+        complete = len(ids) == len(weights)
+        floor = _floor(heavy, total, complete, sampling)
+        if complete or floor >= cut:
+            kept = heavy >= floor
+            return ids[kept], heavy[kept]
         cut = cut * NEXT_CUT if cut > LAST_CUT else 0.0
+
+
+def _floor(heavy: Floats, total: float, complete: bool, sampling: Sampling) -> float:
+    """The least weight that passes all filters, as far as the heavy ones tell; 0 when they are too few."""
+    floor = 0.0
+    if sampling.top_k > 0:
+        if len(heavy) < sampling.top_k and not complete:
+            return 0.0
+        last = max(0, len(heavy) - sampling.top_k)
+        floor = float(np.partition(heavy, last)[last])
+    if sampling.top_p < 1:
+        ordered = np.sort(heavy[heavy >= floor])[::-1]
+        mass = np.cumsum(ordered, dtype=np.float64)
+        last = int(np.searchsorted(mass, sampling.top_p * (total or mass[-1])))
+        if last == len(ordered) and not complete:
+            return 0.0
+        floor = float(ordered[min(last, len(ordered) - 1)])
+    return max(floor, min(sampling.min_p, 1.0))
 
 
 def _pick(weights: Floats, uniform: float) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ CONFIG = {
 
 
 class CpuSession:
-    """The cache rows are memory that the kernel commits when they are first written."""
+    """Cache memory is committed by the kernel as tokens are first written to it."""
 
     def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
         try:
@@ -37,7 +39,7 @@ class CpuSession:
         if self.provider != PROVIDER:
             raise BundleError(f"{path} was to run on {PROVIDER} and got {self.provider}.")
         self._cache: dict[str, NDArray[Any]] = {
-            f"{layer}.{kind}": np.zeros((options.slots, heads, options.max_context, size), kv.dtype)
+            f"{layer}.{kind}": _lazy_zeros((options.slots, heads, options.max_context, size), kv.dtype)
             for layer, (heads, size) in enumerate(zip(kv.kv_heads, kv.head_dim, strict=True))
             for kind in ("key", "value")
         }
@@ -62,6 +64,13 @@ class CpuSession:
     def move(self, source: int, target: int, length: int) -> None:
         for cache in self._cache.values():
             cache[target, :, :length] = cache[source, :, :length]
+
+
+def _lazy_zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Zeros in small pages: with huge ones, a first token in each row would commit the whole cache."""
+    memory = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def _session_options(options: SessionOptions) -> ort.SessionOptions:

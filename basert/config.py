@@ -7,7 +7,6 @@ from these declarations. Knows nothing of processes, sockets or HTTP.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,8 +145,6 @@ def _check_together(loaded: Loaded[ServeConfig]) -> None:
     if config.log_file is not None and not config.log_file.absolute().parent.is_dir():
         folder = config.log_file.absolute().parent
         raise ConfigError(f"--log-file ({sources['log_file']}): there is no folder {folder}; make it first.")
-    if not math.isfinite(config.drain_timeout + config.request_timeout):
-        raise ConfigError("--drain-timeout and --request-timeout want finite numbers.")
     config.read_keys()
 
 

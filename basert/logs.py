@@ -73,6 +73,11 @@ class Output(logging.StreamHandler[TextIO]):
         _foreign.handle(logging.makeLogRecord({"name": _foreign.name, "msg": line, **fields}))
         return False
 
+    def close(self) -> None:
+        super().close()
+        if self._file is not None:
+            self.stream.close()
+
     def _open(self) -> TextIO:
         return sys.stderr if self._file is None else self._file.open("a")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -82,7 +83,7 @@ class Setting:
             value = self._convert(raw)
         except (TypeError, ValueError):
             wanted = _WANTED.get(self.kind, "a text")
-            raise ConfigError(f"{source}: {wanted} is wanted, not {self.shown(raw)!r}.") from None
+            raise ConfigError(f"{source}: {wanted} is wanted, not {self.shown(raw)}.") from None
         self._check(value, source)
         return value
 
@@ -96,6 +97,8 @@ class Setting:
         if self.kind in (str, Path) and (not isinstance(raw, str | Path) or not str(raw)):
             raise ValueError
         value = self.kind(raw)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
         return value.expanduser() if isinstance(value, Path) else value
 
     def _check(self, value: Any, source: str) -> None:

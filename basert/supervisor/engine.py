@@ -99,7 +99,7 @@ class Engine(Kept):
     def _start(self) -> Child:
         self._starts += 1
         self._reason, self._control = "", None
-        socket = self._folder / f"engine-{self._number}-{self._starts}.sock"
+        socket = self._folder / f"{self._number}-{self._starts}.sock"
         self._set(socket=str(socket), fraction=0.0, info=None)
         return Child(f"engine {self.state.name}", self._command(socket), self._output)
 

@@ -23,7 +23,7 @@ CONFIG = "config.json"
 _LOCK = "lock"
 _PREFIX = "basert-"
 _MAX_SOCKET_PATH = 107  # bytes, in Linux
-_LONGEST_NAME = "engine-1000-100000.sock"
+_LONGEST_NAME = "100-10000.sock"  # the hundredth model's engine, restarted often
 
 
 class RunFolder:

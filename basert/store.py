@@ -60,10 +60,11 @@ def find(name_or_path: str) -> Path:
         raise BundleError(
             f"{path} is no bundle (it has no {MANIFEST}); make one with `basert export {path}`."
         )
-    raise BundleError(_missing(name_or_path))
+    raise BundleError(missing(name_or_path))
 
 
-def _missing(name: str) -> str:
+def missing(name: str) -> str:
+    """The sentence for a bundle that is not there: what is near, or how to make it."""
     known = [bundle.name for bundle in bundles()]
     near = difflib.get_close_matches(name, known, n=3)
     if near:

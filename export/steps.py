@@ -39,7 +39,7 @@ class Steps:
         self.work = work
 
     def run(self, name: str, inputs: list[str], make: Callable[[Path, Show], object]) -> Step:
-        """The step's folder, filled by `make(folder, show)` unless that was done before with the same inputs."""
+        """The step's folder, filled by `make(folder, show)` unless the same inputs were done before."""
         key = key_of([name, code_key(), *inputs])
         step, mark = Step(self.work / name, key), self.work / f"{name}.key"
         if mark.is_file() and mark.read_text() == key:

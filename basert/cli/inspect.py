@@ -1,0 +1,84 @@
+"""`basert inspect`: what a bundle's manifest says, for people or as JSON."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+
+import click
+import msgspec
+
+from basert import store
+from basert.cli.export import parity_line
+from basert.cli.options import bundle_names
+from basert.cli.tables import size, table
+from basert.manifest import Graph, KVCache, Manifest, Tensor, digest, read_manifest
+
+
+@click.command("inspect")
+@click.argument("bundle", shell_complete=bundle_names)
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest, and the bundle's digest and path.")
+def command(bundle: str, as_json: bool) -> None:
+    """Show a BUNDLE (a name in the store, or a folder): graphs, shapes, sizes, parity, provenance."""
+    path = store.find(bundle)
+    manifest = read_manifest(path)
+    if as_json:
+        shown = {"path": str(path), "digest": digest(path), **msgspec.to_builtins(manifest)}
+        click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2))
+        return
+    click.echo(table(("BUNDLE", str(path)), [*_summary(manifest), ("digest", digest(path)[:16])]))
+    for graph in manifest.graphs:
+        click.echo(f"\n{_graph(graph)}")
+    files = [(file.path, size(file.bytes), file.sha256[:16]) for file in manifest.files]
+    click.echo(f"\n{table(('FILE', 'SIZE', 'SHA-256'), files)}")
+
+
+def _summary(manifest: Manifest) -> list[tuple[str, str]]:
+    origin = manifest.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    made = datetime.datetime.fromtimestamp(origin.created, datetime.UTC)
+    return [
+        ("name", manifest.name),
+        ("family", f"{manifest.family}, {origin.architecture}"),
+        ("variant", f"{manifest.variant} ({manifest.variant_reason})"),
+        (
+            "context",
+            f"{manifest.max_context} tokens, {manifest.slots} slots, {manifest.vocab_size} token ids",
+        ),
+        ("KV cache", _kv_cache(manifest.kv_cache)),
+        ("ends with", ", ".join(map(str, manifest.eos_token_ids)) or "nothing"),
+        ("chat", "has a template" if manifest.has_chat_template else "no template: completions only"),
+        ("parity", parity_line(manifest.parity)),
+        ("source", origin.source.uri),
+        ("licence", origin.source.licence or "not stated"),
+        ("exported", f"{made:%Y-%m-%d %H:%M} UTC by basert {origin.basert}, {origin.exporter}"),
+        ("with", versions),
+        ("on", origin.host),
+    ]
+
+
+def _kv_cache(cache: KVCache) -> str:
+    shapes = Counter(zip(cache.kv_heads, cache.head_dim, strict=True))
+    layers = ", ".join(f"{count} layers of {heads} x {dim}" for (heads, dim), count in shapes.items())
+    return f"{cache.dtype}, {layers}"
+
+
+def _graph(graph: Graph) -> str:
+    """Name and shapes; a graph's many cache tensors are shown by their first layer."""
+    head = f"GRAPH {graph.role} for {graph.target}: {graph.path}"
+    buckets = f"  batch {_numbers(graph.batch_buckets)}; chunk {_numbers(graph.chunk_buckets)}"
+    rows = [("  in", *_tensor(tensor)) for tensor in graph.inputs if _shown(tensor)]
+    rows += [("  out", *_tensor(tensor)) for tensor in graph.outputs if _shown(tensor)]
+    return "\n".join((head, buckets, table(("", "NAME", "DTYPE", "SHAPE"), rows)))
+
+
+def _shown(tensor: Tensor) -> bool:
+    return "." not in tensor.name or ".0." in tensor.name
+
+
+def _tensor(tensor: Tensor) -> tuple[str, str, str]:
+    return tensor.name, tensor.dtype, f"[{', '.join(map(str, tensor.shape))}]"
+
+
+def _numbers(values: list[int]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,63 @@
+"""`basert list`: the bundles of the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from basert import store
+from basert.cli.tables import age, size, table
+from basert.errors import BundleError
+from basert.manifest import Manifest, read_manifest
+
+HEADS = ("NAME", "VARIANT", "FAMILY", "SIZE", "CONTEXT", "AGE")
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def command(as_json: bool) -> None:
+    """List the bundles in the model store ($BASERT_HOME, else the XDG data folder)."""
+    found = [(bundle, *_read(bundle)) for bundle in store.bundles()]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode([_fields(*entry) for entry in found]), indent=2))
+    elif found:
+        click.echo(table(HEADS, [_row(*entry) for entry in found]))
+    else:
+        click.echo(f"{store.store_root()} has no bundles yet; `basert export smollm2` makes one.", err=True)
+
+
+def _read(bundle: Path) -> tuple[Manifest | None, str]:
+    try:
+        return read_manifest(bundle), ""
+    except BundleError as error:
+        return None, error.message
+
+
+def _row(bundle: Path, manifest: Manifest | None, trouble: str) -> tuple[str, ...]:
+    if manifest is None:
+        return (bundle.name, f"unusable: {trouble}", "", "", "", "")
+    return (
+        bundle.name,
+        manifest.variant,
+        f"{manifest.family} ({manifest.provenance.architecture})",
+        size(sum(file.bytes for file in manifest.files)),
+        f"{manifest.max_context}",
+        age(manifest.provenance.created),
+    )
+
+
+def _fields(bundle: Path, manifest: Manifest | None, trouble: str) -> dict[str, object]:
+    if manifest is None:
+        return {"name": bundle.name, "path": str(bundle), "error": trouble}
+    return {
+        "name": bundle.name,
+        "path": str(bundle),
+        "variant": manifest.variant,
+        "family": manifest.family,
+        "architecture": manifest.provenance.architecture,
+        "bytes": sum(file.bytes for file in manifest.files),
+        "max_context": manifest.max_context,
+        "created": manifest.provenance.created,
+    }

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from basert import store
-from basert.cli.rooms import export_room
+from basert.cli.rooms import export_extra
 from basert.cli.tables import size
 from basert.manifest import MANIFEST, ParityNumbers
 
@@ -55,7 +55,8 @@ def command(source: str, if_missing: bool, **flags: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that nothing half-made is left
     if if_missing and _there(source, flags["name"]):
         return
-    pipeline = export_room("pipeline")
+    with export_extra():
+        from export import pipeline
     given = {key: value for key, value in flags.items() if value is not None}
     done = pipeline.run(pipeline.ExportRequest(source, **given))
     manifest = done.manifest
@@ -69,7 +70,9 @@ def command(source: str, if_missing: bool, **flags: Any) -> None:
 
 
 def _there(source: str, name: str | None) -> bool:
-    bundle = store.bundle_path(name or export_room("sources").default_name(source))
+    from export.sources import default_name
+
+    bundle = store.bundle_path(name or default_name(source))
     found = (bundle / MANIFEST).is_file()
     if found:
         click.echo(f"{bundle.name} is in the store; nothing to export.", err=True)

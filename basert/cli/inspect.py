@@ -41,10 +41,8 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("name", manifest.name),
         ("family", f"{manifest.family}, {origin.architecture}"),
         ("variant", f"{manifest.variant} ({manifest.variant_reason})"),
-        (
-            "context",
-            f"{manifest.max_context} tokens, {manifest.slots} slots, {manifest.vocab_size} token ids",
-        ),
+        ("context", f"{manifest.max_context} tokens, {manifest.slots} slots"),
+        ("vocabulary", f"{manifest.vocab_size} token ids"),
         ("KV cache", _kv_cache(manifest.kv_cache)),
         ("ends with", ", ".join(map(str, manifest.eos_token_ids)) or "nothing"),
         ("chat", "has a template" if manifest.has_chat_template else "no template: completions only"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from basert.cli.rooms import export_room
+from basert.cli.rooms import export_extra
 from basert.cli.tables import size, table
 
 
@@ -21,7 +21,10 @@ def command(source: str | None, show: bool) -> None:
         return
     if source is None:
         raise click.UsageError("name a SOURCE, or see --list.")
-    fetched = export_room("sources").fetch(source)
+    with export_extra():
+        from export import sources
+
+        fetched = sources.fetch(source)
     click.echo(f"source   {fetched.source.uri}")
     click.echo(f"licence  {fetched.source.licence or 'not stated'}")
     click.echo(f"files    {fetched.path}")
@@ -29,6 +32,7 @@ def command(source: str | None, show: bool) -> None:
 
 
 def _starters() -> str:
-    starters = export_room("starters").STARTERS.values()
-    rows = [(one.name, size(one.size), one.licence, one.about) for one in starters]
+    from export.starters import STARTERS
+
+    rows = [(one.name, size(one.size), one.licence, one.about) for one in STARTERS.values()]
     return table(("NAME", "SIZE", "LICENCE", ""), rows)

@@ -16,7 +16,7 @@ from basert.errors import BundleError
 from basert.manifest import MANIFEST, File, Manifest, read_manifest
 from basert.messages import EngineReport
 
-BLOCK = 1 << 22
+Report = asyncio.Future[EngineReport]
 
 
 @click.command("verify")
@@ -28,9 +28,8 @@ def command(bundle: str) -> None:
     _check_files(path, manifest)
     with progress.task("goldens"):
         provider = asyncio.run(_load(path))
-    click.echo(
-        f"{manifest.name}: {len(manifest.files)} files as exported, golden outputs as exported ({provider})"
-    )
+    files = f"{len(manifest.files)} files"
+    click.echo(f"{manifest.name} is as it was exported: {files}, golden outputs on {provider}")
 
 
 def _check_files(bundle: Path, manifest: Manifest) -> None:
@@ -63,13 +62,12 @@ def _names(bundle: Path) -> set[str]:
 
 async def _load(bundle: Path) -> str:
     """Let an engine load the bundle, which checks its goldens, then end it. Returns what ran it."""
-    report: asyncio.Future[EngineReport] = asyncio.get_running_loop().create_future()
+    report: Report = asyncio.get_running_loop().create_future()
 
     async def listen(engine: transport.Connection) -> None:
         while messages := await engine.receive():
             for message in messages:
-                ended = isinstance(message, EngineReport) and message.stage in ("ready", "failed")
-                if ended and not report.done():
+                if isinstance(message, EngineReport) and message.stage in ("ready", "failed"):
                     report.set_result(message)
 
     with tempfile.TemporaryDirectory(prefix="basert-") as folder:
@@ -78,14 +76,13 @@ async def _load(bundle: Path) -> str:
             log = await _run_engine(bundle, Path(folder, "engine"), control, report)
     if not report.done():
         raise BundleError(f"the engine of {bundle} ended before it was loaded: {log}")
-    if report.result().info is None:
-        raise BundleError(report.result().reason)
-    return report.result().info.provider
+    outcome = report.result()
+    if outcome.info is None:
+        raise BundleError(outcome.reason)
+    return outcome.info.provider
 
 
-async def _run_engine(
-    bundle: Path, requests: Path, control: Path, report: asyncio.Future[EngineReport]
-) -> str:
+async def _run_engine(bundle: Path, requests: Path, control: Path, report: Report) -> str:
     """One engine process until it has reported, or ended by itself. Returns the last line it logged."""
     flags = ["--bundle", str(bundle), "--socket", str(requests), "--control", str(control), "--slots", "1"]
     engine = await asyncio.create_subprocess_exec(

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from basert import logs
+from basert import logs, store
 from basert.errors import BasertError
 from basert.messages import EngineReport, Ready
 from basert.transport import Hub
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             supervised = number == signal.SIGINT and control != NO_PEER  # Ctrl-C: the supervisor drains us
             signal.signal(number, signal.SIG_IGN if supervised else lambda *_: engine.drain())
-        return serve_forever(engine, hub, control)
+        with store.hold(args.bundle):
+            return serve_forever(engine, hub, control)
     finally:
         hub.close()
 

@@ -1,0 +1,50 @@
+"""Bundles to test with: real ones, exported by the command line once per version of the exporter.
+
+They live in .cache/test-store; `basert export` itself knows when one is out of date. A test that wants only
+a server, not a model, takes tests/tiny.py's.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.export.small import write_checkpoint
+
+STORE = Path(__file__).parents[1] / ".cache" / "test-store"
+
+
+def export(source: str, name: str, variant: str, *flags: str) -> Path:
+    """`basert export` into the test store; a bundle that is up to date is left alone."""
+    command = [sys.executable, "-m", "basert", "export", source, "--name", name, "--variant", variant, *flags]
+    done = subprocess.run(command, env={**os.environ, "BASERT_HOME": str(STORE)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return STORE / name
+
+
+@pytest.fixture(scope="session")
+def smollm2_fp32() -> Path:
+    return export("smollm2", "smollm2-fp32", "fp32")
+
+
+@pytest.fixture(scope="session")
+def smollm2_w8a8() -> Path:
+    return export("smollm2", "smollm2-w8a8", "w8a8")
+
+
+@pytest.fixture(scope="session")
+def smollm2_int4() -> Path:
+    return export("smollm2", "smollm2-int4", "int4")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama() -> tuple[Path, Path]:
+    """(bundle, checkpoint) of a two-layer Llama with random weights, in fp32."""
+    checkpoint = STORE / "sources" / "tiny-llama"
+    if not (checkpoint / "config.json").is_file():
+        write_checkpoint(checkpoint)
+    return export(str(checkpoint), "tiny-llama", "fp32"), checkpoint

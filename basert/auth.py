@@ -1,0 +1,58 @@
+"""API keys: bearer tokens, compared in constant time over hashes. Knows no model and no request body.
+
+Without any key the server is open. With keys, everything needs one but what load balancers and monitors ask
+for (health, metrics) and the API's description.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+
+from falcon.asgi import Request, Response
+
+from basert.config import AppConfig
+from basert.errors import ConfigError, Unauthorized
+
+OPEN_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics", "/v1/metrics", "/openapi.json"})
+
+_log = logging.getLogger(__name__)
+
+
+class Keys:
+    """Falcon middleware. The keys themselves are not kept, only their hashes."""
+
+    def __init__(self, config: AppConfig) -> None:
+        """Raises ConfigError when the key file cannot be read."""
+        self._config = config
+        self._hashes = _hashed(config.read_keys())
+
+    def reload(self) -> None:
+        """Read the key file again; if that fails, the old keys stay and the log says why."""
+        try:
+            self._hashes = _hashed(self._config.read_keys())
+        except ConfigError as error:
+            _log.error("the API keys stay as they were: %s", error.message)
+
+    async def process_request(self, req: Request, _resp: Response) -> None:
+        if self._hashes and req.path not in OPEN_PATHS and req.method != "OPTIONS":
+            self._check(req.get_header("Authorization"))
+
+    def _check(self, header: str | None) -> None:
+        scheme, _, key = (header or "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise Unauthorized(
+                "You didn't provide an API key. Send it as the header Authorization: Bearer KEY."
+            )
+        if not self._known(key.strip()):
+            raise Unauthorized("Incorrect API key provided.")
+
+    def _known(self, key: str) -> bool:
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        matches = [hmac.compare_digest(digest, one) for one in self._hashes]  # all of them, whichever fits
+        return any(matches)
+
+
+def _hashed(keys: tuple[str, ...]) -> list[bytes]:
+    return [hashlib.sha256(key.encode()).digest() for key in keys]

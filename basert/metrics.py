@@ -1,0 +1,222 @@
+"""What /metrics shows: this server's own counters, and its engines' figures as asked for at each scrape.
+
+With PROMETHEUS_MULTIPROC_DIR set the counters of all HTTP workers are added up; the engines' come from the
+engines themselves, so that whichever worker is scraped tells the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+from falcon.asgi import Request, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from basert import messages
+from basert.errors import BasertError
+from basert.messages import Stats
+from basert.models import Model
+
+STATS_PATIENCE = 1.0  # seconds a scrape waits for an engine between two steps
+
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+# field of Stats -> (metric, help); counters first, then gauges
+_COUNTERS = {
+    "requests_admitted": ("engine_requests_admitted", "Requests that got a slot."),
+    "requests_finished": ("engine_requests_finished", "Requests that ran to their end."),
+    "requests_cancelled": ("engine_requests_cancelled", "Requests whose client left."),
+    "requests_refused": (
+        "engine_requests_refused",
+        "Requests refused, the queue being full or they too long.",
+    ),
+    "requests_failed": ("engine_requests_failed", "Requests that failed in the engine."),
+    "prompt_tokens": ("engine_prompt_tokens", "Prompt tokens computed."),
+    "generated_tokens": ("engine_generated_tokens", "Tokens generated."),
+    "cached_tokens": ("engine_cached_tokens", "Prompt tokens taken from the prefix cache."),
+    "decode_steps": ("engine_decode_steps", "Decode steps."),
+    "prefill_steps": ("engine_prefill_steps", "Prefill steps."),
+    "padded_tokens": ("engine_padded_tokens", "Tokens computed for nothing: bucket padding and idle rows."),
+    "computed_tokens": ("engine_computed_tokens", "All tokens that went through the graph."),
+    "step_seconds": ("engine_step_seconds", "Wall time inside the engine's steps."),
+    "run_seconds": ("engine_run_seconds", "Of which inside the graph."),
+}
+_GAUGES = {
+    "running": ("running_requests", "Requests in a slot."),
+    "waiting": ("waiting_requests", "Requests waiting for a slot."),
+    "slots": ("slots", "Sequences that can be decoded together."),
+    "slots_used": ("slots_used", "Slots in use."),
+    "kv_tokens": ("kv_tokens", "Tokens held in KV slots."),
+    "resident_bytes": ("engine_resident_bytes", "Memory of the engine process."),
+}
+_HISTOGRAMS = {
+    "batch_size": ("engine_batch_size", "Rows of a decode step that worked."),
+    "queue_seconds": ("engine_queue_seconds", "From arrival to a slot."),
+}
+
+
+class Metrics:
+    """Counters of one HTTP worker. Also Falcon middleware, counting every answer."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._answers = Counter(
+            "basert_http_responses", "Answers begun.", ["route", "method", "status"], registry=registry
+        )
+        self._requests = Counter(
+            "basert_requests",
+            "Generating requests by how they ended.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._open = Gauge(
+            "basert_open_requests",
+            "Generating requests in the HTTP workers.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._prompt = Counter("basert_prompt_tokens", "Prompt tokens.", ["model"], registry=registry)
+        self._generated = Counter(
+            "basert_generated_tokens", "Generated tokens.", ["model"], registry=registry
+        )
+        self._first = Histogram(
+            "basert_time_to_first_token_seconds",
+            "From the request's arrival to each choice's first token.",
+            ["model"],
+            registry=registry,
+            buckets=_LONG,
+        )
+        self._between = Histogram(
+            "basert_inter_token_seconds",
+            "Between two tokens of a choice.",
+            ["model"],
+            registry=registry,
+            buckets=_SHORT,
+        )
+        self._whole = Histogram(
+            "basert_request_seconds",
+            "A generating request in all.",
+            ["model"],
+            registry=registry,
+            buckets=_LONG,
+        )
+        self.meter = lru_cache(maxsize=1024)(self._meter)
+
+    def _meter(self, model: str) -> Meter:
+        return Meter(self, model)
+
+    async def process_response(self, req: Request, resp: Response, _resource: object, _ok: bool) -> None:
+        route = req.uri_template or "none"
+        self._answers.labels(route, req.method, str(resp.status_code)).inc()
+
+    async def exposition(self, models: Sequence[Model]) -> bytes:
+        """All figures as Prometheus reads them."""
+        stats = await asyncio.gather(*map(_stats, models))
+        registry = self._registry
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        engines = CollectorRegistry()
+        engines.register(_Engines(list(zip(models, stats, strict=True))))
+        own = await asyncio.to_thread(generate_latest, registry)
+        return bytes(own + generate_latest(engines))
+
+
+class Meter:
+    """The counters of one model's requests, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._requests = metrics._requests
+        self._model = model
+        self._open = metrics._open.labels(model)
+        self._prompt = metrics._prompt.labels(model)
+        self._generated = metrics._generated.labels(model)
+        self._first = metrics._first.labels(model)
+        self._between = metrics._between.labels(model)
+        self._whole = metrics._whole.labels(model)
+
+    def begin(self, prompt_tokens: int) -> None:
+        self._open.inc()
+        self._prompt.inc(prompt_tokens)
+
+    def step(self, tokens: int, since: float, *, first: bool) -> float:
+        """A choice got `tokens` more, `since` being its last step or, the first time, the request's arrival.
+
+        Returns the time now, by time.perf_counter.
+        """
+        now = time.perf_counter()
+        self._generated.inc(tokens)
+        if first:
+            self._first.observe(now - since)
+        elif tokens:
+            self._between.observe((now - since) / tokens)
+        return now
+
+    def end(self, outcome: str, started: float) -> None:
+        """outcome: "ok", "cancelled", or an error's code."""
+        self._open.dec()
+        self._requests.labels(self._model, outcome).inc()
+        self._whole.observe(time.perf_counter() - started)
+
+
+async def _stats(model: Model) -> Stats | None:
+    try:
+        async with asyncio.timeout(STATS_PATIENCE):
+            return await model.engine.stats()
+    except (BasertError, TimeoutError):
+        return None
+
+
+class _Engines:
+    """Engines' figures as metric families; an engine that did not answer has its state only."""
+
+    def __init__(self, engines: Sequence[tuple[Model, Stats | None]]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Metric]:
+        yield _family(GaugeMetricFamily, "engine_up", "Whether the model can answer.", self._states())
+        yield _family(CounterMetricFamily, "engine_restarts", "Times its engine died.", self._restarts())
+        for field, (name, text) in _COUNTERS.items():
+            yield _family(CounterMetricFamily, name, text, self._figures(field))
+        for field, (name, text) in _GAUGES.items():
+            yield _family(GaugeMetricFamily, name, text, self._figures(field))
+        for field, (name, text) in _HISTOGRAMS.items():
+            yield self._histogram(field, name, text)
+
+    def _states(self) -> Iterator[tuple[str, float]]:
+        return ((model.name, float(model.state == "ready")) for model, _ in self._engines)
+
+    def _restarts(self) -> Iterator[tuple[str, float]]:
+        return ((model.name, model.restarts) for model, _ in self._engines)
+
+    def _figures(self, field: str) -> Iterator[tuple[str, float]]:
+        return ((model.name, getattr(stats, field)) for model, stats in self._engines if stats is not None)
+
+    def _histogram(self, field: str, name: str, text: str) -> Metric:
+        family = HistogramMetricFamily(f"basert_{name}", text, labels=["model"])
+        for model, stats in self._engines:
+            figures: messages.Histogram | None = getattr(stats, field, None)
+            if figures is not None:
+                bounds = [*map(str, figures.bounds), "+Inf"]
+                buckets = list(zip(bounds, figures.counts, strict=True))
+                family.add_metric([model.name], buckets, figures.sum)
+        return family
+
+
+def _family(
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    name: str,
+    text: str,
+    values: Iterable[tuple[str, float]],
+) -> Metric:
+    family = kind(f"basert_{name}", text, labels=["model"])
+    for model, value in values:
+        family.add_metric([model], value)
+    return family

@@ -1,0 +1,152 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+
+from falcon.asgi import Request, Response
+from msgspec import UNSET
+
+from basert import schema
+from basert.config import AppConfig
+from basert.errors import InvalidRequest
+from basert.limits import check_prompt_text, read_body
+from basert.messages import TokenLogprob
+from basert.metrics import Metrics
+from basert.models import Model, Models
+from basert.openapi import operation
+from basert.resources.generating import Answer, Run, respond
+from basert.resources.planning import context_of, plan
+from basert.schema import chat
+from basert.schema.chat import ChatRequest, Delta, Message
+from basert.schema.generation import Usage
+from basert.schema.parsing import parse
+from basert.text import TextModel
+from basert.text.streaming import Piece, Scored
+
+
+class ChatCompletions:
+    def __init__(self, models: Models, config: AppConfig, metrics: Metrics) -> None:
+        self._models = models
+        self._config = config
+        self._metrics = metrics
+
+    @operation("Answer a conversation.", ChatRequest, chat.ChatCompletion, chunk=chat.ChatChunk)
+    async def on_post(self, req: Request, resp: Response) -> None:
+        request = parse(
+            await read_body(req, self._config), ChatRequest, max_depth=self._config.max_json_depth
+        )
+        request.check()
+        model = self._models.get(request.model)
+        prompt = await asyncio.to_thread(self._prompt, request, model)
+        made = plan(
+            request,
+            model,
+            [prompt],
+            param="messages",
+            wanted=request.wanted_tokens,
+            default=self._config.max_tokens,
+            logprobs=request.wanted_logprobs,
+        )
+        run = Run(made, model, self._metrics.meter(model.name), req.context.started)
+        await respond(
+            resp,
+            run,
+            ChatWriter(request, model),
+            stream=bool(request.stream),
+            models=self._models,
+            config=self._config,
+        )
+
+    def _prompt(self, request: ChatRequest, model: Model) -> list[int]:
+        return conversation_ids(request.messages, model, self._config, **request.template_arguments())
+
+
+def conversation_ids(
+    messages: Sequence[Message], model: Model, config: AppConfig, **arguments: object
+) -> list[int]:
+    """The prompt of a conversation. May take long. Raises InvalidRequest."""
+    if len(messages) > config.max_messages:
+        raise InvalidRequest(
+            f"There are {len(messages)} messages; the most taken here is {config.max_messages}.",
+            param="messages",
+        )
+    text = model.text.render([message.to_template() for message in messages], **arguments)  # type: ignore[arg-type]
+    check_prompt_text(text, model.text, context_of(model), config, "messages")
+    return model.text.encode(text, add_special=False)
+
+
+class ChatWriter:
+    """Chat's wire form."""
+
+    def __init__(self, request: ChatRequest, model: Model) -> None:
+        self._id = f"chatcmpl-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._model = model.name
+        self._build = schema.fingerprint(model.digest)
+        self._text = model.text
+        self._logprobs = bool(request.logprobs)
+        self._usage = request.include_usage
+        self._begun: set[int] = set()
+
+    def chunks(self, piece: Piece) -> Iterable[chat.ChatChunk]:
+        if piece.index not in self._begun:
+            self._begun.add(piece.index)
+            yield self._chunk(chat.ChunkChoice(piece.index, Delta(role="assistant", content="")))
+        logprobs = self._scores(piece.scored)
+        if piece.text or (logprobs is not None and logprobs.content):
+            yield self._chunk(chat.ChunkChoice(piece.index, Delta(content=piece.text), logprobs))
+        if piece.finish:
+            yield self._chunk(chat.ChunkChoice(piece.index, Delta(), finish_reason=piece.finish))  # type: ignore[arg-type]
+
+    def usage_chunk(self, usage: Usage) -> chat.ChatChunk | None:
+        if not self._usage:
+            return None
+        chunk = self._chunk()
+        chunk.usage = usage
+        return chunk
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> chat.ChatCompletion:
+        choices = [
+            chat.ChatChoice(
+                index,
+                chat.AnswerMessage("assistant", answer.text),
+                self._scores(answer.scored),
+                answer.finish,
+            )
+            for index, answer in enumerate(answers)
+        ]
+        return chat.ChatCompletion(
+            self._id, "chat.completion", self._created, self._model, self._build, choices, usage
+        )
+
+    def _chunk(self, *choices: chat.ChunkChoice) -> chat.ChatChunk:
+        return chat.ChatChunk(
+            self._id,
+            "chat.completion.chunk",
+            self._created,
+            self._model,
+            self._build,
+            list(choices),
+            None if self._usage else UNSET,
+        )
+
+    def _scores(self, scored: Sequence[Scored]) -> chat.ChoiceLogprobs | None:
+        """Of the text's tokens; the one that ended it is not part of it."""
+        if not self._logprobs:
+            return None
+        return chat.ChoiceLogprobs([_score(self._text, one.logprob) for one in scored if not one.is_stop])
+
+
+def _score(text: TextModel, scored: TokenLogprob) -> chat.TokenLogprob:
+    top = [chat.TopLogprob(*_named(text, token, logprob)) for token, logprob in scored.top]
+    return chat.TokenLogprob(*_named(text, scored.id, scored.logprob), top)
+
+
+def _named(text: TextModel, token: int, logprob: float) -> tuple[str, float, list[int]]:
+    """A token as text (escaped where it is part of a character), its log-probability, and its bytes."""
+    raw = text.token_bytes(token)
+    return raw.decode("utf-8", "backslashreplace"), schema.finite(logprob), list(raw)

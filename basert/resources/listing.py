@@ -1,0 +1,34 @@
+"""GET /v1/models and /v1/models/{id}; ids may contain slashes."""
+
+from __future__ import annotations
+
+from falcon.asgi import Request, Response
+
+from basert import media, schema
+from basert.models import Model, Models
+from basert.openapi import operation
+from basert.resources.planning import context_of
+from basert.schema.others import ModelCard, ModelList
+
+
+class ModelCollection:
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    @operation("The models served here.", None, ModelList)
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        cards = [_card(model, name) for model in self._models.all() for name in (model.name, *model.aliases)]
+        media.send_json(resp, ModelList(cards))
+
+
+class ModelItem:
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    @operation("One model.", None, ModelCard)
+    async def on_get(self, _req: Request, resp: Response, model: str) -> None:
+        media.send_json(resp, _card(self._models.get(model), model))
+
+
+def _card(model: Model, name: str) -> ModelCard:
+    return ModelCard(name, model.created, context_of(model), schema.fingerprint(model.digest))

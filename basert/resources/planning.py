@@ -1,0 +1,97 @@
+"""From a request's fields to a Plan: what both completion endpoints resolve alike. Knows no wire answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from basert.errors import ContextLengthExceeded, InvalidRequest
+from basert.limits import room_after
+from basert.manifest import GENERATION, Generation
+from basert.models import Model
+from basert.resources.generating import Plan
+from basert.schema.generation import GenerationRequest
+
+
+def context_of(model: Model) -> int:
+    """Tokens of prompt and answer together, as its engine was started."""
+    return model.manifest.max_context if model.info is None else model.info.max_context
+
+
+def plan(
+    request: GenerationRequest,
+    model: Model,
+    prompts: Sequence[list[int]],
+    *,
+    param: str,
+    wanted: int | None,
+    default: int | None,
+    logprobs: int,
+    prompt_logprobs: int = -1,
+    continues: bool = False,
+) -> Plan:
+    """Check what depends on the model, and resolve defaults.
+
+    wanted: max tokens as the request says it; default: else this many, or what the context has room for.
+    param: the field the prompts came from, for errors. Raises InvalidRequest, ContextLengthExceeded.
+    """
+    limits = [_limit(prompt, model, param, wanted, default) for prompt in prompts]
+    if (request.min_tokens or 0) > max(limits):
+        raise InvalidRequest(
+            f"Invalid 'min_tokens': {request.min_tokens} is more than the {max(limits)} tokens allowed.",
+            param="min_tokens",
+        )
+    vocabulary = model.manifest.vocab_size
+    check_ids(request.stop_token_ids or [], vocabulary, "stop_token_ids")
+    return Plan(
+        prompts=prompts,
+        max_tokens=limits,
+        n=request.n or 1,
+        sampling=request.sampling(_defaults(model.bundle, model.digest), vocabulary),
+        stops=request.stops,
+        stop_ids=request.stop_token_ids or [],
+        ignore_eos=bool(request.ignore_eos),
+        min_tokens=request.min_tokens or 0,
+        skip_special=request.skip_special_tokens is not False,
+        logprobs=logprobs,
+        prompt_logprobs=max(prompt_logprobs, -1 if min(limits) else 0),
+        continues=continues,
+    )
+
+
+def check_ids(ids: Sequence[int], vocab_size: int, param: str) -> None:
+    """Raises InvalidRequest for a number that is no token."""
+    wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
+    if wrong is not None:
+        raise InvalidRequest(
+            f"Invalid '{param}': {wrong} is no token id; this model has 0 to {vocab_size - 1}.", param=param
+        )
+
+
+def _limit(prompt: list[int], model: Model, param: str, wanted: int | None, default: int | None) -> int:
+    context = context_of(model)
+    room = room_after(prompt, context, param)
+    if wanted is not None and wanted > room:
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {context} tokens. However, you requested "
+            f"{len(prompt) + wanted} tokens ({len(prompt)} in the prompt, {wanted} for the completion). "
+            "Please shorten either.",
+            param=param,
+        )
+    if wanted is None and room == 0:
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {context} tokens, and your prompt has {len(prompt)}: "
+            "nothing is left for an answer. Please shorten it.",
+            param=param,
+        )
+    return wanted if wanted is not None else min(room, room if default is None else default)
+
+
+@lru_cache(maxsize=64)
+def _defaults(bundle: Path, _digest: str) -> Generation:
+    """What the checkpoint asks for where a request is silent."""
+    path = bundle / GENERATION
+    return msgspec.json.decode(path.read_bytes(), type=Generation) if path.is_file() else Generation()

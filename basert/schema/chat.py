@@ -1,0 +1,273 @@
+"""POST /v1/chat/completions: request, messages, answer and chunks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from basert.errors import InvalidRequest
+from basert.schema.generation import Count, GenerationRequest, Unsupported, Usage
+from basert.schema.parsing import given
+
+_REFUSED = {
+    "functions": "The deprecated 'functions' are not supported; leave them out.",
+    "function_call": "The deprecated 'function_call' is not supported; leave it out.",
+    "audio": "This model answers in text only; leave 'audio' out.",
+    "web_search_options": "Web search is not supported; leave 'web_search_options' out.",
+    "continue_final_message": "Continuing the final message is not supported; use /v1/completions.",
+}
+
+
+class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+    text: str
+
+
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
+
+
+Content = str | list[TextPart | RefusalPart]
+
+
+class FunctionCall(msgspec.Struct):
+    name: str
+    arguments: str
+
+    def to_template(self) -> dict[str, Any]:
+        """Templates expect the arguments as an object."""
+        try:
+            arguments = msgspec.json.decode(self.arguments)
+        except (msgspec.DecodeError, RecursionError):
+            arguments = self.arguments
+        return {"name": self.name, "arguments": arguments}
+
+
+class ToolCall(msgspec.Struct):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+    def to_template(self) -> dict[str, Any]:
+        return {"id": self.id, "type": self.type, "function": self.function.to_template()}
+
+
+class _Message(msgspec.Struct, tag_field="role", kw_only=True):
+    content: Content
+    name: str | None = None
+
+    def to_template(self) -> dict[str, Any]:
+        """As chat templates know it: plain data, content as one text."""
+        tag = self.__struct_config__.tag
+        role = "system" if tag == "developer" else tag
+        message = {"role": role, "content": _text(self.content)}
+        return message | ({"name": self.name} if self.name is not None else {})
+
+
+class DeveloperMessage(_Message, tag="developer"):
+    """OpenAI's newer name for the system's word; templates know it as `system`."""
+
+
+class SystemMessage(_Message, tag="system"):
+    pass
+
+
+class UserMessage(_Message, tag="user"):
+    pass
+
+
+class AssistantMessage(_Message, tag="assistant", kw_only=True):
+    content: Content | None = None  # type: ignore[assignment]  # absent beside tool calls
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+    def to_template(self) -> dict[str, Any]:
+        message = super().to_template()
+        if self.content is None and self.refusal is not None:
+            message["content"] = self.refusal
+        if self.reasoning_content is not None:
+            message["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_template() for call in self.tool_calls]
+        return message
+
+
+class ToolMessage(_Message, tag="tool", kw_only=True):
+    tool_call_id: str
+
+    def to_template(self) -> dict[str, Any]:
+        return super().to_template() | {"tool_call_id": self.tool_call_id}
+
+
+Message = DeveloperMessage | SystemMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+def _text(content: Content | None) -> str:
+    """Several parts are several lines."""
+    return content if isinstance(content, str) else "\n".join(part.text for part in content or [])
+
+
+class Function(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct):
+    function: Function
+    type: Literal["function"] = "function"
+
+
+def check_messages(messages: list[Message], tools: list[Tool] | None) -> None:
+    """What the messages' types do not show. Raises InvalidRequest."""
+    for number, message in enumerate(messages):
+        if isinstance(message, AssistantMessage):
+            said = message.content is not None or message.refusal is not None
+            if not said and not message.tool_calls:
+                param = f"messages[{number}].content"
+                raise InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
+    if tools == []:
+        raise InvalidRequest("Invalid 'tools': [] is too short; leave it out to have none.", param="tools")
+
+
+class ChatRequest(GenerationRequest, kw_only=True):
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_completion_tokens: Annotated[Count, Meta(description="Wins over max_tokens.")] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Annotated[Any, Meta(description='Only "none" for now.')] = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[Literal["text"]] | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
+    web_search_options: Unsupported = None
+    continue_final_message: Unsupported = None
+
+    def check(self) -> None:
+        super().check()
+        check_messages(self.messages, self.tools)
+        self._check_tools()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest(
+                "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.", param="top_logprobs"
+            )
+        for field, sentence in _REFUSED.items():
+            if given(getattr(self, field)):
+                raise InvalidRequest(sentence, param=field)
+
+    def _check_tools(self) -> None:
+        if self.tool_choice is not None and not self.tools:
+            raise InvalidRequest(
+                "The 'tool_choice' parameter is only allowed when 'tools' are specified.", param="tool_choice"
+            )
+        if self.tools and self.tool_choice != "none":
+            raise InvalidRequest(
+                "Tool calls are not supported yet: send 'tool_choice': \"none\" to have the tools in the "
+                "prompt only, or leave 'tools' out.",
+                param="tool_choice" if self.tool_choice is not None else "tools",
+            )
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """Tokens asked for at most; OpenAI's newer name wins."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def wanted_logprobs(self) -> int:
+        """As basert.messages.Submit has it: -1 for none."""
+        return (self.top_logprobs or 0) if self.logprobs else -1
+
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is given beside the messages."""
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        return {**effort, **(self.chat_template_kwargs or {}), "tools": template_tools(self.tools)}
+
+
+def template_tools(tools: list[Tool] | None) -> list[dict[str, Any]] | None:
+    """As plain data, without what was not said."""
+    if not tools:
+        return None
+    functions = [msgspec.structs.asdict(tool.function) for tool in tools]
+    return [
+        {"type": "function", "function": {key: value for key, value in one.items() if value is not None}}
+        for one in functions
+    ]
+
+
+class TopLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(msgspec.Struct):
+    content: list[TokenLogprob]
+    refusal: list[TokenLogprob] | None = None
+
+
+class AnswerMessage(msgspec.Struct):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None = None
+
+
+class ChatChoice(msgspec.Struct):
+    index: int
+    message: AnswerMessage
+    logprobs: ChoiceLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(msgspec.Struct):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class Delta(msgspec.Struct):
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(msgspec.Struct):
+    index: int
+    delta: Delta
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class ChatChunk(msgspec.Struct):
+    """`usage` is there, null but in the last chunk, only if stream_options.include_usage asks for it."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: Usage | UnsetType | None = UNSET

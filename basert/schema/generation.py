@@ -1,0 +1,135 @@
+"""What chat and text completions have in common: sampling, stopping, streaming, usage.
+
+Knows the wire and basert.messages' Sampling; no text, no engine.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from basert.errors import InvalidRequest
+from basert.manifest import Generation
+from basert.messages import Sampling
+from basert.schema.parsing import given
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
+Unsupported = Annotated[Any, Meta(description="Refused when it asks for anything.")]
+
+_REFUSED = {
+    "response_format": "Constrained output is not supported yet; leave 'response_format' out.",
+    "structured_outputs": "Constrained output is not supported yet; leave 'structured_outputs' out.",
+    "guided_json": "Constrained output is not supported yet; leave 'guided_json' out.",
+    "guided_regex": "Constrained output is not supported yet; leave 'guided_regex' out.",
+    "guided_choice": "Constrained output is not supported yet; leave 'guided_choice' out.",
+    "guided_grammar": "Constrained output is not supported yet; leave 'guided_grammar' out.",
+    "use_beam_search": "Beam search is not supported; leave 'use_beam_search' out.",
+}
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class GenerationRequest(msgspec.Struct, kw_only=True):
+    """Null means absent everywhere, and unknown fields are ignored."""
+
+    model: str | None = None
+    max_tokens: Count | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=64)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Fraction | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    user: str | None = None
+    # What OpenAI lacks and clients send anyway
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 and -1 switch it off.")] | None = None
+    min_p: Fraction | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Count | None = None
+    skip_special_tokens: bool | None = None
+    stop_token_ids: Annotated[list[Count], Meta(max_length=256)] | None = None
+    # What basert cannot do yet
+    response_format: Unsupported = None
+    structured_outputs: Unsupported = None
+    guided_json: Unsupported = None
+    guided_regex: Unsupported = None
+    guided_choice: Unsupported = None
+    guided_grammar: Unsupported = None
+    use_beam_search: Unsupported = None
+
+    def check(self) -> None:
+        """What no single field shows. Raises InvalidRequest."""
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest(
+                "The 'stream_options' parameter is only allowed when 'stream' is true.",
+                param="stream_options",
+            )
+        for field, sentence in _REFUSED.items():
+            value = getattr(self, field)
+            if given(value) and value != {"type": "text"}:
+                raise InvalidRequest(sentence, param=field)
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def sampling(self, defaults: Generation, vocab_size: int) -> Sampling:
+        """How to draw: the request's word, else what the checkpoint's generation_config.json asks for, else
+        OpenAI's default (temperature 1, no filter). A request without a seed gets one of its own.
+        """
+        for token in self.logit_bias or ():
+            if not 0 <= token < vocab_size:
+                raise InvalidRequest(
+                    f"Invalid 'logit_bias': {token} is no token id; this model has 0 to {vocab_size - 1}.",
+                    param="logit_bias",
+                )
+        return Sampling(
+            temperature=_first(self.temperature, defaults.temperature, 1.0),
+            top_p=max(_first(self.top_p, defaults.top_p, 1.0), 1e-6),  # 0 means the likeliest token alone
+            top_k=max(_first(self.top_k, defaults.top_k, 0), 0),
+            min_p=_first(self.min_p, defaults.min_p, 0.0),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=_first(self.repetition_penalty, defaults.repetition_penalty, 1.0),
+            seed=secrets.randbits(64) if self.seed is None else self.seed % 2**64,
+            logit_bias=self.logit_bias or {},
+        )
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+class PromptTokensDetails(msgspec.Struct):
+    cached_tokens: int
+
+
+class CompletionTokensDetails(msgspec.Struct):
+    reasoning_tokens: int
+
+
+class Usage(msgspec.Struct):
+    """completion_tokens counts all that was generated, the end-of-sequence token included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails

@@ -1,0 +1,90 @@
+"""The small endpoints: models, tokenize, detokenize, health, and the form of every error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from basert.errors import InvalidRequest
+from basert.schema.chat import Message, Tool, check_messages
+
+
+class ErrorDetail(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(msgspec.Struct):
+    error: ErrorDetail
+
+
+class ModelCard(msgspec.Struct):
+    id: str
+    created: int
+    max_model_len: int  # tokens of prompt and answer together
+    system_fingerprint: str  # the build
+    object: Literal["model"] = "model"
+    owned_by: str = "basert"
+
+
+class ModelList(msgspec.Struct):
+    data: list[ModelCard]
+    object: Literal["list"] = "list"
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True):
+    """A text (`prompt`) or a conversation (`messages`), as vLLM has it."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Meta(min_length=1)] | None = None
+    tools: list[Tool] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    return_token_strs: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        if (self.prompt is None) == (self.messages is None):
+            raise InvalidRequest("Send either 'prompt' or 'messages'.", param="prompt")
+        check_messages(self.messages or [], self.tools)
+
+
+class TokenizeAnswer(msgspec.Struct):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, kw_only=True):
+    tokens: list[int]
+    model: str | None = None
+
+
+class DetokenizeAnswer(msgspec.Struct):
+    prompt: str
+
+
+class Alive(msgspec.Struct):
+    status: Literal["ok"] = "ok"
+
+
+class ModelReadiness(msgspec.Struct):
+    name: str
+    state: str
+    reason: str
+    loaded: float  # share, 0 to 1
+    restarts: int
+
+
+class Readiness(msgspec.Struct):
+    """503 unless `status` is "ready"."""
+
+    status: Literal["ready", "not ready", "draining"]
+    reason: str
+    models: list[ModelReadiness]

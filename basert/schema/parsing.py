@@ -1,0 +1,83 @@
+"""JSON to checked structs. Complaints about a body are made here: one sentence, and the field it is about."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from basert.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_KINDS = {
+    "array": "an array",
+    "bool": "a boolean",
+    "float": "a number",
+    "int": "an integer",
+    "null": "null",
+    "object": "an object",
+    "str": "a string",
+}
+_AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+_BOUND = re.compile(r"Expected `([^`]*)` (.*)")
+_VALUE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
+
+
+def parse(raw: bytes, kind: type[T], *, max_depth: int) -> T:
+    """Decode and check a body. Raises InvalidRequest with `param` set wherever a field is to blame."""
+    if too_deep(raw, max_depth):
+        raise InvalidRequest(f"The request body is nested more than {max_depth} levels deep.")
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise _translated(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+
+
+def too_deep(raw: bytes, limit: int) -> bool:
+    """Whether brackets nest deeper than `limit`. Bodies with few brackets, nearly all, cost two counts."""
+    if raw.count(b"[") + raw.count(b"{") <= limit:
+        return False
+    bare = re.sub(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', b"", raw, flags=re.DOTALL)
+    brackets = re.sub(rb"[^\[\]{}]+", b"", bare)
+    for _ in range(limit):  # each round takes the innermost level away
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(brackets)
+
+
+def _translated(message: str) -> InvalidRequest:
+    match = _AT.fullmatch(message)
+    assert match is not None
+    what, path = match["what"], (match["path"] or "").replace("[...]", "").removeprefix(".")
+    if missing := _MISSING.fullmatch(what):
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return InvalidRequest(f"Missing required parameter: '{path}'.", param=path)
+    if not path:
+        return InvalidRequest(f"The request body is wrong: {_said(what)}.")
+    return InvalidRequest(f"Invalid '{path}': {_said(what)}.", param=path)
+
+
+def _said(what: str) -> str:
+    if match := _TYPE.fullmatch(what):
+        return f"expected {_kinds(match[1])}, got {_kinds(match[2])}"
+    if match := _BOUND.fullmatch(what):
+        return f"expected {_kinds(match[1])} {match[2]}"
+    if match := _VALUE.fullmatch(what):
+        return f"{match[1]} is not supported"
+    return what[:1].lower() + what[1:]
+
+
+def _kinds(types: str) -> str:
+    """`float | null` as `a number`: null is as good as absent, so nobody is told to send it."""
+    kinds = [kind for kind in types.split(" | ") if kind != "null"] or ["null"]
+    return " or ".join(_KINDS.get(kind, kind) for kind in kinds)
+
+
+def given(value: Any) -> bool:
+    """Whether a field that cannot be served says anything at all."""
+    return value is not None and value != [] and value != {} and value is not False and value != ""

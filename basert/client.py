@@ -45,10 +45,8 @@ class ModelCard(msgspec.Struct, frozen=True):
     """An entry of /v1/models; what is None a server of another make does not say."""
 
     id: str
-    max_context: int | None = None
-    slots: int | None = None
-    variant: str | None = None
-    digest: str | None = None
+    max_model_len: int | None = None  # tokens of prompt and answer together
+    system_fingerprint: str | None = None  # the build
 
 
 class _ModelList(msgspec.Struct, frozen=True):

@@ -72,9 +72,9 @@ class DecodeCell(Cell[tuple[float, float | None]]):
             streams = [group.create_task(run(workload.client, body, outcome)) for body, outcome in pairs]
             for outcome in outcomes:
                 await outcome.began.wait()
-            before = await Counters.read(workload.client)
+            before = await Counters.read(workload.client, workload.model)
             await asyncio.wait(streams, return_when=asyncio.FIRST_COMPLETED)
-            after = await Counters.read(workload.client)
+            after = await Counters.read(workload.client, workload.model)
         _raise_first(outcomes)
         return _shared_rate(outcomes), after.python_share(before) if before and after else None
 

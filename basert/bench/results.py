@@ -92,12 +92,14 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """The model, as its server describes it."""
+    """The model: what its server says of it and, where that was our own, what its bundle says."""
 
     model: str
     url: str
-    variant: str | None
-    digest: str | None  # of the bundle's manifest
+    build: str | None  # system_fingerprint
+    variant: str | None = None
+    digest: str | None = None  # of the bundle's manifest
+    source: str | None = None
 
 
 class Report(msgspec.Struct):

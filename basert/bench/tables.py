@@ -23,7 +23,7 @@ def render(report: Report) -> str:
 
 
 def _heading(subject: Subject, machine: Machine) -> str:
-    model = ", ".join(filter(None, (subject.model, subject.variant, (subject.digest or "")[:12])))
+    model = ", ".join(filter(None, (subject.model, subject.variant, subject.build)))
     features = " ".join(machine.features) or "no SIMD of note"
     packages = ", ".join(f"{name} {version}" for name, version in list(machine.packages.items())[:2])
     return f"{model}\n{machine.cpu}, {machine.cpus} CPUs, {features}\n{packages}"

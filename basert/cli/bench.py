@@ -12,6 +12,7 @@ import click
 
 from basert import progress
 from basert.bench import environment
+from basert.bench.engine import Counters
 from basert.bench.load import Workload
 from basert.bench.plan import Plan, measure
 from basert.bench.prompts import Prompts
@@ -20,7 +21,7 @@ from basert.bench.tables import render
 from basert.cli.options import Target, connect, connection_options
 from basert.client import Client
 from basert.errors import ConfigError
-from basert.manifest import write_json
+from basert.manifest import digest, read_manifest, write_json
 
 
 class Counts(click.ParamType[tuple[int, ...]]):
@@ -113,17 +114,27 @@ def _flag(name: str, value: int | None) -> list[str]:
     return [] if value is None else [name, str(value)]
 
 
+def _subject(target: Target) -> Subject:
+    build = target.card.system_fingerprint
+    if target.bundle is None:
+        return Subject(target.model, target.url, build)
+    manifest = read_manifest(target.bundle)
+    source = manifest.provenance.source.uri
+    return Subject(target.model, target.url, build, manifest.variant, digest(target.bundle), source)
+
+
 async def _measure(target: Target, flags: dict[str, Any]) -> Report:
-    card = target.card
     report = Report(
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=sys.argv[1:],
         machine=environment.machine(),
-        subject=Subject(target.model, target.url, card.variant, card.digest),
+        subject=_subject(target),
         repetitions=flags["repetitions"],
     )
-    plan = Plan(slots=card.slots or sys.maxsize, max_context=card.max_context or sys.maxsize, **flags)
     async with Client(target.url, target.api_key) as client:
+        counters = await Counters.read(client, target.model)
+        slots = int(counters.slots) if counters else sys.maxsize
+        plan = Plan(slots=slots, max_context=target.card.max_model_len or sys.maxsize, **flags)
         workload = Workload(client, target.model, await Prompts.from_server(client, target.model))
         with progress.task("measuring", unit="runs") as show:
             await measure(plan, workload, report, show)

@@ -59,7 +59,7 @@ class Answer:
 @click.command("chat")
 @connection_options
 @click.option("--system", metavar="TEXT", help="The system message.")
-@sampling_options
+@sampling_options()
 def command(
     model: str | None, url: str | None, api_key: str | None, system: str | None, **flags: Any
 ) -> None:

@@ -23,7 +23,7 @@ PATH = "/v1/completions"
 @click.option("--prompt", metavar="TEXT", help="The prompt; - reads it from stdin, as a pipe does by itself.")
 @click.option("--echo", is_flag=True, help="Print the prompt before its completion.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's whole answer as one line of JSON.")
-@sampling_options
+@sampling_options(max_tokens=256)
 def command(
     model: str | None, url: str | None, api_key: str | None, prompt: str | None, as_json: bool, **flags: Any
 ) -> None:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Self
 
@@ -131,13 +132,13 @@ def _free_port() -> int:
         return port
 
 
-def serve_for_me(model: str, flags: Sequence[str] = ()) -> LocalServer:
+def serve_for_me(bundle: Path, flags: Sequence[str] = ()) -> LocalServer:
     """A server for one bundle and this process alone, with a line on stderr while it loads."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)  # so that `with` blocks end
-    click.echo(f"loading {model} …", err=True)
+    click.echo(f"loading {bundle.name} …", err=True)
     own = ("--workers", "1", "--drain-timeout", "0")
-    return LocalServer([model], (*own, *flags), api_key=secrets.token_hex(16))
+    return LocalServer([str(bundle)], (*own, *flags), api_key=secrets.token_hex(16))
 
 
 def _exit(number: int, _: FrameType | None) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +15,7 @@ import click
 from basert import store
 from basert.cli.local import serve_for_me
 from basert.client import Client, ModelCard, RequestFailed
+from basert.errors import BundleError
 
 Command = Callable[..., Any]
 
@@ -36,11 +39,12 @@ def bundle_names(_context: click.Context, _parameter: click.Parameter, incomplet
 
 @dataclass(frozen=True)
 class Target:
-    """A server that answers, and the model that is meant."""
+    """A server that answers, and the model that is meant; the bundle, where the server is our own."""
 
     url: str
     api_key: str | None
     card: ModelCard
+    bundle: Path | None = None
 
     @property
     def model(self) -> str:
@@ -60,14 +64,25 @@ def connection_options(command: Command) -> Command:
     return command
 
 
-def sampling_options(command: Command) -> Command:
-    """--max-tokens, --stop, and one flag for each entry of SAMPLING."""
-    for name, (kind, text) in reversed(SAMPLING.items()):
-        command = click.option("--" + name.replace("_", "-"), name, type=kind, help=text)(command)
-    command = click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeats.")(
-        command
-    )
-    return click.option("--max-tokens", type=click.IntRange(1), help="End after this many tokens.")(command)
+def sampling_options(max_tokens: int | None = None) -> Callable[[Command], Command]:
+    """--max-tokens (with this default), --stop, and one flag for each entry of SAMPLING."""
+
+    def decorate(command: Command) -> Command:
+        for name, (kind, text) in reversed(SAMPLING.items()):
+            command = click.option("--" + name.replace("_", "-"), name, type=kind, help=text)(command)
+        command = click.option(
+            "--stop", multiple=True, metavar="TEXT", help="End before this text; repeats."
+        )(command)
+        bound = click.option(
+            "--max-tokens",
+            type=click.IntRange(1),
+            default=max_tokens,
+            show_default=True,
+            help="End after this many tokens.",
+        )
+        return bound(command)
+
+    return decorate
 
 
 def request_fields(flags: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +100,24 @@ def connect(
         return
     if not model:
         raise click.UsageError("name a MODEL (`basert list` shows them), or a server with --url.")
-    with serve_for_me(str(store.find(model)), flags) as server:
-        yield asyncio.run(_find(server.url, server.api_key, None))
+    bundle = _find_bundle(model)
+    with serve_for_me(bundle, flags) as server:
+        target = asyncio.run(_find(server.url, server.api_key, None))
+        yield dataclasses.replace(target, bundle=bundle)
+
+
+def _find_bundle(model: str) -> Path:
+    """As store.find, but a starter model that is not exported yet is known as such."""
+    try:
+        return store.find(model)
+    except BundleError:
+        from export.starters import STARTERS
+
+        starter = STARTERS.get(model)
+        if starter is None:
+            raise
+        mend = f"`basert export {model}` does it once (a download of {starter.size / 1e6:.0f} MB)"
+        raise BundleError(f"{model} is not exported yet; {mend}.") from None
 
 
 async def _find(url: str, api_key: str | None, model: str | None) -> Target:

@@ -50,6 +50,7 @@ class LocalServer:
         self.url = f"http://{HOST}:{self.port}"
         self.api_key = api_key
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the server)
+        self._last_log = ""  # when it has ended
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -96,13 +97,19 @@ class LocalServer:
         if self._process.poll() is None:
             self._process.send_signal(how)
         try:
-            return self._process.wait(STOP_SECONDS)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+        status = self._process.wait()
+        if not self._log.closed:
+            self._last_log = self.log()
+            self._log.close()
+        return status
 
     def log(self) -> str:
         """What it has written so far; by pread, for the child shares this file's offset and writes there."""
+        if self._log.closed:
+            return self._last_log
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 

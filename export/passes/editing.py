@@ -46,6 +46,12 @@ class Editor:
         self.graph.insert_before(before, node)
         return node.outputs[0]
 
+    def take_over(self, old: ir.Value, new: ir.Value) -> None:
+        """`new` stands wherever `old` did, among the graph's outputs as well, and gets its name and type."""
+        name, new.type, new.shape = old.name, old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        old.name, new.name = f"{name}.old", name
+
     def graph_input(self, name: str, dtype: ir.DataType, shape: list[int | str]) -> ir.Value:
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
         self.graph.inputs.append(value)
@@ -65,11 +71,6 @@ def set_array(value: ir.Value, array: np.ndarray[Any, Any]) -> None:
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
     value.shape = ir.Shape(array.shape)
     value.dtype = ir.DataType.from_numpy(array.dtype)
-
-
-def replace(old: ir.Value, new: ir.Value) -> None:
-    """All consumers of `old` read `new`; the graph outputs keep theirs."""
-    old.replace_all_uses_with(new)
 
 
 def consumers(value: ir.Value) -> list[ir.Node]:

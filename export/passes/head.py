@@ -18,12 +18,5 @@ def tie_head(model: ir.Model) -> None:
         if turned is None or turned.op_type != "Transpose" or array_of(turned.inputs[0]) is None:
             continue
         product = editor.insert(node, "Gemm", node.inputs[0], turned.inputs[0], transB=1)
-        _take_over(model.graph, node.outputs[0], product)
+        editor.take_over(node.outputs[0], product)
     prune(model)
-
-
-def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """`new` stands wherever `old` did, the graph's outputs included, and carries its name."""
-    name, kind, shape = old.name, old.type, old.shape
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    old.name, new.name, new.type, new.shape = f"{name}.old", name, kind, shape

@@ -57,15 +57,32 @@ class PrefillCell(Cell[float]):
 class DecodeCell(Cell[tuple[float, float | None]]):
     """`batch` streams at once; what counts lies between the last one's first token and the first one's end.
 
-    A sample is (output tokens per second, Python's share of the engine's step time).
+    A sample is (output tokens per second, Python's share of the engine's step time). The first streams run
+    ahead while the last prompts are read: where that left too little to measure, all ask for more tokens, up
+    to `longest`, from then on.
     """
 
-    def __init__(self, batch: int, prompt_tokens: int, output_tokens: int) -> None:
+    def __init__(self, batch: int, prompt_tokens: int, output_tokens: int, longest: int) -> None:
         super().__init__()
         self.batch, self.prompt_tokens, self.output_tokens = batch, prompt_tokens, output_tokens
+        self._longest = longest
+        self._asked = output_tokens
 
     async def measure(self, workload: Workload) -> tuple[float, float | None]:
-        bodies = workload.bodies(self.batch, self.prompt_tokens, self.output_tokens)
+        outcomes, share = await self._run(workload)
+        tokens, seconds = _together(outcomes)
+        while tokens < self.batch * self.output_tokens / 2 and self._asked < self._longest:
+            self._asked = min(2 * self._asked, self._longest)
+            outcomes, share = await self._run(workload)
+            tokens, seconds = _together(outcomes)
+        if not tokens:
+            raise RequestFailed(
+                "the streams never ran together; measure a smaller --batch or shorter prompts."
+            )
+        return tokens / seconds, share
+
+    async def _run(self, workload: Workload) -> tuple[list[Outcome], float | None]:
+        bodies = workload.bodies(self.batch, self.prompt_tokens, self._asked)
         outcomes = [Outcome(time.perf_counter()) for _ in bodies]
         async with asyncio.TaskGroup() as group:
             pairs = zip(bodies, outcomes, strict=True)
@@ -76,15 +93,13 @@ class DecodeCell(Cell[tuple[float, float | None]]):
             await asyncio.wait(streams, return_when=asyncio.FIRST_COMPLETED)
             after = await Counters.read(workload.client, workload.model)
         _raise_first(outcomes)
-        return _shared_rate(outcomes), after.python_share(before) if before and after else None
+        return outcomes, after.python_share(before) if before and after else None
 
     def report(self, report: Report) -> None:
         rates, shares = zip(*self.samples, strict=True)
         known = [share for share in shares if share is not None]
         python = Spread.of(known) if known else None
-        report.decode.append(
-            Decode(self.batch, self.prompt_tokens, self.output_tokens, Spread.of(rates), python)
-        )
+        report.decode.append(Decode(self.batch, self.prompt_tokens, self._asked, Spread.of(rates), python))
 
 
 class LoadCell(Cell[tuple[list[Outcome], float]]):
@@ -130,24 +145,22 @@ def _answered(sample: tuple[list[Outcome], float]) -> int:
     return sum(not outcome.error for outcome in sample[0])
 
 
-def _shared_rate(outcomes: list[Outcome]) -> float:
-    """Tokens per second while all streams ran.
+def _together(outcomes: list[Outcome]) -> tuple[float, float]:
+    """(tokens, seconds) of the time when all streams ran.
 
     A chunk stands for tokens/chunks tokens, since text that waits for the rest of a character comes late.
     """
     start = max(outcome.arrivals[0] for outcome in outcomes)
     end = min(outcome.arrivals[-1] for outcome in outcomes)
-    if end <= start:
-        raise RequestFailed("the streams never ran together; use more --output-tokens or a smaller --batch.")
     shares = (
         outcome.tokens / len(outcome.arrivals) * sum(start < arrival <= end for arrival in outcome.arrivals)
         for outcome in outcomes
     )
-    return sum(shares) / (end - start)
+    return sum(shares), end - start
 
 
 def _raise_first(outcomes: list[Outcome]) -> None:
     """A phase with a failed request measures nothing."""
     for outcome in outcomes:
-        if outcome.error is not None or not outcome.tokens:
-            raise RequestFailed(outcome.error or "the server reports no usage in its streams.")
+        if outcome.error is not None or not (outcome.tokens and outcome.arrivals):
+            raise RequestFailed(outcome.error or "the server's streams hold no text, or no usage.")

@@ -44,7 +44,9 @@ def cells_of(plan: Plan, skipped: list[str]) -> list[Cell[Any]]:
         if _fits(plan, 1, plan.load_prompt_tokens + plan.load_output_tokens, skipped)
     ]
     prefill = [PrefillCell(batch, length) for length, batch in pairs]
-    decode = [DecodeCell(batch, length, plan.output_tokens) for length, batch in pairs]
+    decode = [
+        DecodeCell(batch, length, plan.output_tokens, plan.max_context - length) for length, batch in pairs
+    ]
     return [*prefill, *decode, *levels]
 
 

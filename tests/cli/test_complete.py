@@ -12,20 +12,22 @@ from tests.cli.conftest import BASERT, Run
 from tests.serving import Server
 from tests.tiny import SENTENCE
 
+HELLO = ("--prompt", "hello", "--temperature", "0", "--max-tokens", "64")
+
 
 @pytest.mark.parametrize(
     ("arguments", "piped"),
-    [(("--prompt", "hello"), ""), (("--prompt", "-"), "hello\n"), ((), "hello\n")],
+    [(HELLO, ""), (("--prompt", "-", *HELLO[2:]), "hello\n"), (HELLO[2:], "hello\n")],
 )
 def test_only_the_completion_is_on_stdout(
     basert: Run, server: Server, arguments: tuple[str, ...], piped: str
 ) -> None:
-    done = basert("complete", "tiny", *arguments, "--temperature", "0", input=piped, BASERT_URL=server.url)
+    done = basert("complete", "tiny", *arguments, input=piped, BASERT_URL=server.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, SENTENCE, "")
 
 
 def test_the_newline_that_a_pipe_adds_is_no_part_of_the_prompt(basert: Run, server: Server) -> None:
-    done = basert("complete", "tiny", "--url", server.url, "--echo", input="two\nlines\n")
+    done = basert("complete", "tiny", "--url", server.url, "--echo", *HELLO[2:], input="two\nlines\n")
     assert done.stdout == "two\nlines" + SENTENCE
 
 
@@ -37,9 +39,7 @@ def test_json_is_the_whole_answer(basert: Run, server: Server) -> None:
 
 
 def test_sampling_flags_reach_the_server(basert: Run, server: Server) -> None:
-    done = basert(
-        "complete", "tiny", "--url", server.url, "--prompt", "hello", "--stop", "world", "--top-k", "1"
-    )
+    done = basert("complete", "tiny", "--url", server.url, *HELLO, "--stop", "world", "--top-k", "1")
     assert done.stdout == SENTENCE.partition("world")[0]
 
 
@@ -64,23 +64,20 @@ def test_a_mistake_is_one_sentence(basert: Run, arguments: tuple[str, ...], stat
 
 
 def test_a_closed_pipe_ends_it_quietly(server: Server, environment: dict[str, str]) -> None:
-    process = subprocess.Popen(
-        [*BASERT, "complete", "slow", "--url", server.url, "--prompt", "hello"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.read(1) == b" "
-    process.stdout.close()
-    assert process.wait() == -signal.SIGPIPE
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    command = [*BASERT, "complete", "slow", "--url", server.url, *HELLO]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1) == b" "
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == -signal.SIGPIPE
 
 
 def test_it_serves_a_bundle_by_itself(basert: Run) -> None:
-    done = basert("complete", "tiny", "--prompt", "hello", "--temperature", "0")
+    done = basert("complete", "tiny", *HELLO)
     assert (done.returncode, done.stdout) == (0, SENTENCE)
     assert done.stderr.count("\n") == 1
     assert "loading tiny" in done.stderr

@@ -48,7 +48,7 @@ test("n, stop, seed and logprobs", async () => {
 });
 
 test("completions with several prompts", async () => {
-  const answer = await client.completions.create({ model: "tiny", prompt: ["hello", "the user"], temperature: 0 });
+  const answer = await client.completions.create({ model: "tiny", prompt: ["hello", "the user"], temperature: 0, max_tokens: 64 });
   assert.deepEqual(answer.choices.map((choice) => [choice.index, choice.text]), [[0, SENTENCE], [1, SENTENCE]]);
 });
 

@@ -13,6 +13,8 @@ from basert.config import AppConfig
 from basert.errors import ContextLengthExceeded, InvalidRequest, PayloadTooLarge, RequestTimeout
 from basert.text import TextModel
 
+LINGER_BYTES = 64 << 20  # of a body too large that are still read, for its client's sake
+
 
 async def read_body(req: Request, config: AppConfig) -> bytes:
     """The whole body of a JSON request, never holding more than the limit.
@@ -22,7 +24,7 @@ async def read_body(req: Request, config: AppConfig) -> bytes:
     kind = (req.content_type or "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise InvalidRequest(f"The body is sent as {kind!r}; send it with Content-Type: application/json.")
-    if (req.content_length or 0) > config.max_body_bytes:
+    if (req.content_length or 0) > config.max_body_bytes + LINGER_BYTES:
         raise _too_large(config)
     try:
         async with asyncio.timeout(config.body_timeout):
@@ -37,12 +39,19 @@ async def read_body(req: Request, config: AppConfig) -> bytes:
 
 
 async def _read(req: Request, config: AppConfig) -> bytes:
-    chunks, size = [], 0
+    """A client still sending when its connection is closed never sees the answer: so read on, and forget."""
+    chunks: list[bytes] = []
+    size = 0
     async for chunk in req.stream:
         size += len(chunk)
-        if size > config.max_body_bytes:
-            raise _too_large(config)
-        chunks.append(chunk)
+        if size <= config.max_body_bytes:
+            chunks.append(chunk)
+        elif size <= config.max_body_bytes + LINGER_BYTES:
+            chunks.clear()
+        else:
+            break
+    if size > config.max_body_bytes:
+        raise _too_large(config)
     return b"".join(chunks)
 
 

@@ -7,7 +7,6 @@ same pieces. Knows no prompt format and no field of a request.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
@@ -19,7 +18,7 @@ from falcon.asgi import Response
 
 from basert import media
 from basert.config import AppConfig
-from basert.errors import BasertError, RequestTimeout
+from basert.errors import RequestTimeout
 from basert.messages import Sampling, TokenLogprob, Tokens
 from basert.metrics import Meter
 from basert.models import Model, Models
@@ -28,9 +27,6 @@ from basert.schema.generation import CompletionTokensDetails, PromptTokensDetail
 from basert.text.streaming import Choice, Piece, Scored
 
 Pieces = AsyncGenerator[list[Piece], None]
-
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -88,9 +84,10 @@ class Run:
                             self._count(piece)
                         yield batch
             outcome = "ok"
-        except BasertError as error:
-            outcome = error.code or error.type
-            raise
+        except Exception as error:
+            told = media.as_basert_error(error)
+            outcome = told.code or told.type
+            raise told from None
         finally:
             self._meter.end(outcome, self._started)
 
@@ -205,8 +202,8 @@ async def respond(
     """
     pieces = run.pieces(models, config)
     if not stream:
-        send = await _folded(pieces, run)
-        media.send_json(resp, writer.whole(send, run.usage()))
+        answers = await _folded(pieces, run)
+        media.send_json(resp, writer.whole(answers, run.usage()))
         return
     first = await anext(pieces)
     resp.content_type = "text/event-stream; charset=utf-8"

@@ -16,7 +16,7 @@ _REFUSED = {
     "function_call": "The deprecated 'function_call' is not supported; leave it out.",
     "audio": "This model answers in text only; leave 'audio' out.",
     "web_search_options": "Web search is not supported; leave 'web_search_options' out.",
-    "continue_final_message": "Continuing the final message is not supported; use /v1/completions.",
+    "continue_final_message": "'continue_final_message' is not supported; use /v1/completions.",
 }
 
 

@@ -1,0 +1,130 @@
+"""A registry of models that needs no processes: the tiny bundle's text over an engine that replays a script.
+
+Plays the interface of basert.models and basert.engine_client; the wire is tested with it. What depends on
+processes is tested with real servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from pathlib import Path
+
+from falcon.asgi import App
+
+from basert import manifest, text
+from basert.app import create_app
+from basert.config import AppConfig
+from basert.errors import InvalidRequest, ModelNotFound, Unavailable
+from basert.messages import EngineInfo, Sampling, Stats, TokenLogprob, Tokens
+from tests.tiny import SENTENCE, write_testing_bundle
+
+
+class FakeEngine:
+    """Says SENTENCE; raises `error` after `error_after` tokens; waits for `gate` before the first."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self._model = model
+        self.error: Exception | None = None
+        self.error_after = 0
+        self.gate: asyncio.Event | None = None
+        self.submitted: list[tuple[list[int], Sampling]] = []
+        self.open = 0
+
+    async def generate(
+        self,
+        *,
+        prompt: list[int],
+        max_tokens: int,
+        sampling: Sampling,
+        stop_ids: Sequence[int] = (),
+        ignore_eos: bool = False,
+        min_tokens: int = 0,
+        logprobs: int = -1,
+        prompt_logprobs: int = -1,
+        priority: int = 0,
+    ) -> AsyncGenerator[Tokens, None]:
+        self.submitted.append((prompt, sampling))
+        self.open += 1
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            scored = (
+                [_logprob(token, prompt_logprobs) for token in prompt[1:]] if prompt_logprobs >= 0 else []
+            )
+            if not max_tokens:
+                yield Tokens(id=1, finish="length", prompt_logprobs=scored)
+                return
+            end = self._model.manifest.eos_token_ids[0]
+            script = [*self._model.text.encode(SENTENCE), end]
+            for n, token in enumerate(script[:max_tokens]):
+                if self.error is not None and n == self.error_after:
+                    raise self.error
+                await asyncio.sleep(0)
+                ended = token == end or token in stop_ids
+                finish = "stop" if ended else "length" if n + 1 == max_tokens else ""
+                chosen = [_logprob(token, logprobs)] if logprobs >= 0 else []
+                yield Tokens(id=1, tokens=[token], finish=finish, logprobs=chosen, prompt_logprobs=scored)
+                scored = []
+                if finish:
+                    return
+        finally:
+            self.open -= 1
+
+    async def stats(self) -> Stats:
+        if self._model.state != "ready":
+            raise Unavailable("The model is not ready.")
+        return Stats(slots=4, running=self.open, padded_tokens=7)
+
+
+def _logprob(token: int, top: int) -> TokenLogprob:
+    return TokenLogprob(token, -0.25, [(token, -0.25), (0, float("-inf"))][:top])
+
+
+class FakeModel:
+    def __init__(self, bundle: Path, name: str) -> None:
+        self.name = name
+        self.aliases = ["alias"]
+        self.bundle = bundle
+        self.manifest = manifest.read_manifest(bundle)
+        self.digest = manifest.digest(bundle)
+        self.state, self.reason, self.fraction, self.restarts, self.created = (
+            "ready",
+            "",
+            1.0,
+            0,
+            1_700_000_000,
+        )
+        self.info = EngineInfo(name, self.digest, "none", 4, self.manifest.max_context, 0, 8, 1, 0.0)
+        self.text = text.load(bundle)
+        self.engine = FakeEngine(self)
+
+
+class FakeModels:
+    def __init__(self, folder: Path, name: str = "org/tiny") -> None:
+        self.model = FakeModel(write_testing_bundle(folder), name)
+        self.draining = False
+        self.on_reload: list[Callable[[], None]] = []
+
+    def all(self) -> list[FakeModel]:
+        return [self.model]
+
+    def get(self, name: str | None) -> FakeModel:
+        if not name:
+            raise InvalidRequest("you must provide a model parameter", param="model")
+        if name not in (self.model.name, *self.model.aliases):
+            raise ModelNotFound(f"The model {name!r} is not served here.", param="model")
+        return self.model
+
+    @contextlib.contextmanager
+    def open_request(self) -> Iterator[None]:
+        if self.draining:
+            raise Unavailable(
+                "The server is shutting down; try again.", code="shutting_down", retry_after=5.0
+            )
+        yield
+
+
+def fake_app(models: FakeModels, **settings: object) -> App:
+    return create_app(AppConfig(**settings), models)  # type: ignore[arg-type]

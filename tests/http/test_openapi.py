@@ -1,0 +1,50 @@
+"""The OpenAPI document: valid, complete, and true to what the server answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from falcon.testing import ASGIConductor
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+ASKED = {
+    "/v1/chat/completions": {
+        "messages": [{"role": "user", "content": "Hi"}],
+        "logprobs": True,
+        "top_logprobs": 1,
+    },
+    "/v1/completions": {"prompt": "hello", "echo": True, "logprobs": 1},
+    "/v1/tokenize": {"prompt": "hello"},
+    "/v1/detokenize": {"tokens": [40, 41]},
+}
+
+
+async def document(client: ASGIConductor) -> dict[str, Any]:
+    return (await client.simulate_get("/openapi.json")).json
+
+
+async def test_the_document_is_valid_and_lists_every_route(client: ASGIConductor) -> None:
+    described = await document(client)
+    validate(described)
+    assert set(described["paths"]) >= {*ASKED, "/v1/models", "/v1/models/{model}", "/readyz", "/metrics"}
+    parameters = described["paths"]["/v1/models/{model}"]["get"]["parameters"]
+    assert [one["name"] for one in parameters] == ["model"]
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_requests_and_answers_are_as_described(client: ASGIConductor, path: str) -> None:
+    described = await document(client)
+    operation = described["paths"][path]["post"]
+
+    def matches(content: dict[str, Any], value: Any) -> None:
+        schema = {**content["application/json"]["schema"], "components": described["components"]}
+        Draft202012Validator(schema).validate(value)
+
+    body = ASKED[path] | {"model": "org/tiny"}
+    matches(operation["requestBody"]["content"], body)
+    answer = await client.simulate_post(path, json=body)
+    matches(operation["responses"]["200"]["content"], answer.json)
+    refused = await client.simulate_post(path, json=[])
+    matches(operation["responses"]["default"]["content"], refused.json)

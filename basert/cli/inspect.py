@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from basert import store
+from basert.cli.completion import bundle_names
 from basert.cli.export import parity_line
-from basert.cli.options import bundle_names
 from basert.cli.tables import size, table
 from basert.manifest import Graph, KVCache, Manifest, Tensor, digest, read_manifest
 

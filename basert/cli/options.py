@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from basert import store
+from basert.cli.completion import bundle_names
 from basert.cli.local import serve_for_me
 from basert.client import Client, ModelCard, RequestFailed
 from basert.errors import BundleError
@@ -30,11 +31,6 @@ SAMPLING: dict[str, tuple[Any, str]] = {
     "repetition_penalty": (click.FloatRange(0, min_open=True), "Divide the logits of tokens that occurred."),
     "seed": (click.INT, "The same request with the same seed gets the same answer."),
 }
-
-
-def bundle_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """What the shell offers for a MODEL: `click.argument(..., shell_complete=bundle_names)`."""
-    return [bundle.name for bundle in store.bundles() if bundle.name.startswith(incomplete)]
 
 
 @dataclass(frozen=True)

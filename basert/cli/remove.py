@@ -8,7 +8,7 @@ import sys
 import click
 
 from basert import store
-from basert.cli.options import bundle_names
+from basert.cli.completion import bundle_names
 from basert.cli.tables import size
 from basert.errors import BundleError, ConfigError
 from basert.manifest import MANIFEST

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from basert import __version__, config, logs, settings, store
+from basert.cli.completion import bundle_names
 from basert.config import ServeConfig
 from basert.errors import ConfigError
 from basert.manifest import Manifest, read_manifest
@@ -28,10 +29,6 @@ def _option(one: settings.Setting) -> click.Option:
         return click.Option([f"{one.flag}/--no-{one.key}", one.name], default=None, help=help_text)
     metavar = "|".join(one.help.choices) or {int: "N", float: "SECONDS", Path: "PATH"}.get(one.kind, "TEXT")
     return click.Option([one.flag, one.name], multiple=one.repeats, metavar=metavar, help=help_text)
-
-
-def _bundle_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [bundle.name for bundle in store.bundles() if bundle.name.startswith(incomplete)]
 
 
 def _serve(models: tuple[str, ...], config_file: Path | None, print_config: bool, **flags: Any) -> None:
@@ -54,7 +51,7 @@ command = click.Command(
     Each setting below may also be a variable (--max-queue: BASERT_MAX_QUEUE) or an entry of the TOML file
     (max-queue = 64); a flag wins over the variable, that over the file.""",
     params=[
-        click.Argument(["models"], nargs=-1, metavar="[MODEL]...", shell_complete=_bundle_names),
+        click.Argument(["models"], nargs=-1, metavar="[MODEL]...", shell_complete=bundle_names),
         click.Option(
             ["--config", "config_file"],
             type=click.Path(path_type=Path),

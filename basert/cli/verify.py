@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from basert import progress, store, transport
-from basert.cli.options import bundle_names
+from basert.cli.completion import bundle_names
 from basert.errors import BundleError
 from basert.manifest import MANIFEST, File, Manifest, read_manifest
 from basert.messages import EngineReport

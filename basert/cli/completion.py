@@ -1,4 +1,4 @@
-"""Shell completion: click's own scripts, and the bundle names it offers. Imports little: it runs at each Tab."""
+"""Shell completion: click's own scripts, and the names of bundles. Imports little: it runs at each Tab."""
 
 from __future__ import annotations
 

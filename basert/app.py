@@ -24,7 +24,7 @@ def create_app(config: AppConfig, models: Models) -> App[Any, Any]:
     metrics = Metrics()
     keys = Keys(config)
     models.on_reload.append(keys.reload)
-    app: App[Any, Any] = App(middleware=[Envelope(), metrics, keys])
+    app: App[Any, Any] = App(middleware=[Envelope(config), metrics, keys])
     install_error_handlers(app)
     table = routes(config, models, metrics)
     for path, resource in (table | {"/openapi.json": Document(table)}).items():

@@ -6,14 +6,13 @@ Header limits are gunicorn's, the nesting of JSON is basert.schema.parsing's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from falcon.asgi import Request
 
 from basert.config import AppConfig
 from basert.errors import ContextLengthExceeded, InvalidRequest, PayloadTooLarge, RequestTimeout
 from basert.text import TextModel
-
-LINGER_BYTES = 64 << 20  # of a body too large that are still read, for its client's sake
 
 
 async def read_body(req: Request, config: AppConfig) -> bytes:
@@ -24,7 +23,7 @@ async def read_body(req: Request, config: AppConfig) -> bytes:
     kind = (req.content_type or "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise InvalidRequest(f"The body is sent as {kind!r}; send it with Content-Type: application/json.")
-    if (req.content_length or 0) > config.max_body_bytes + LINGER_BYTES:
+    if (req.content_length or 0) > config.max_body_bytes:
         raise _too_large(config)
     try:
         async with asyncio.timeout(config.body_timeout):
@@ -39,20 +38,23 @@ async def read_body(req: Request, config: AppConfig) -> bytes:
 
 
 async def _read(req: Request, config: AppConfig) -> bytes:
-    """A client still sending when its connection is closed never sees the answer: so read on, and forget."""
-    chunks: list[bytes] = []
-    size = 0
+    chunks, size = [], 0
     async for chunk in req.stream:
         size += len(chunk)
-        if size <= config.max_body_bytes:
-            chunks.append(chunk)
-        elif size <= config.max_body_bytes + LINGER_BYTES:
-            chunks.clear()
-        else:
-            break
-    if size > config.max_body_bytes:
-        raise _too_large(config)
+        if size > config.max_body_bytes:
+            raise _too_large(config)
+        chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def discard_body(req: Request, seconds: float) -> None:
+    """Read and forget what is left of a body, for a while.
+
+    A client that is still sending when its connection is closed may never see why it was refused.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await req.stream.exhaust()
 
 
 def _too_large(config: AppConfig) -> PayloadTooLarge:

@@ -16,7 +16,9 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from basert.errors import BasertError, InvalidRequest, MethodNotAllowed, NotFound
+from basert.config import AppConfig
+from basert.errors import BasertError, InvalidRequest, MethodNotAllowed, NotFound, RequestTimeout
+from basert.limits import discard_body
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -46,7 +48,10 @@ def as_basert_error(error: Exception) -> BasertError:
 
 
 class Envelope:
-    """Falcon middleware: a request id, and how long the answer took to begin."""
+    """Falcon middleware: a request id, the time until the answer, and patience with refused bodies."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self._patience = config.body_timeout
 
     async def process_request(self, req: Request, _resp: Response) -> None:
         named = req.get_header("X-Request-Id") or ""
@@ -54,6 +59,8 @@ class Envelope:
         req.context.started = time.perf_counter()
 
     async def process_response(self, req: Request, resp: Response, _resource: object, _ok: bool) -> None:
+        if resp.status_code >= 400 and resp.status_code != RequestTimeout.status:
+            await discard_body(req, self._patience)
         resp.set_header("x-request-id", req.context.id)
         taken = time.perf_counter() - req.context.started
         resp.set_header("openai-processing-ms", str(round(taken * 1000)))

@@ -144,6 +144,12 @@ async def test_a_body_too_large_is_refused_while_it_comes(
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "payload_too_large")
 
 
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/models"])
+async def test_a_refusal_reaches_a_client_that_is_still_sending(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, content=b" " * 3_000_000)
+    assert answer.status_code in (404, 405)
+
+
 @pytest.mark.parametrize("head", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 async def test_a_body_that_does_not_come_is_not_waited_for(server: Server, head: str) -> None:
     reader, writer = await raw(server, head, b'5\r\n{"mod\r\n' if "chunked" in head else b'{"mod')

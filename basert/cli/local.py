@@ -88,8 +88,8 @@ class LocalServer:
         """Return when every model answers; Unavailable, with the server's last words, if it ends first."""
         while not self._ready():
             if (status := self._process.poll()) is not None:
-                last = self.log().strip().rpartition("\n")[2] or "it said nothing"
-                raise Unavailable(f"the server ended with status {status} before it was ready: {last}")
+                last = self.log().strip().rpartition("\n")[2].removeprefix("basert: ")
+                raise Unavailable(f"the server did not start: {last or f'it ended with status {status}.'}")
             time.sleep(POLL_SECONDS)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
@@ -144,7 +144,7 @@ def serve_for_me(bundle: Path, flags: Sequence[str] = ()) -> LocalServer:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)  # so that `with` blocks end
     click.echo(f"loading {bundle.name} …", err=True)
-    own = ("--workers", "1", "--drain-timeout", "0")
+    own = ("--workers", "1", "--drain-timeout", "0", "--restart-limit", "2")
     return LocalServer([str(bundle)], (*own, *flags), api_key=secrets.token_hex(16))
 
 

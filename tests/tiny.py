@@ -72,14 +72,15 @@ def write_testing_bundle(
     step_seconds: float = 0.0,
     load_seconds: float = 0.0,
     load_error: str = "",
+    broken_for_good: bool = False,
     peak: float = 30.0,
     sentence: str = SENTENCE,
 ) -> Path:
     """Write a bundle named `name` into `folder` and return its path, `folder / name`.
 
     step_seconds, load_seconds: slept in every step and while loading; load_error: refuse to load with this
-    sentence; peak: lower it (5) for answers that depend on the seed; sentence "": each next token is a hash
-    of the whole sequence before it.
+    sentence; broken_for_good: after RAISE no step works any more; peak: lower it (5) for answers that depend on the seed; sentence "": each next token is a hash
+    of the whole sequence before it, and no word is magic.
     """
     bundle = folder / name
     bundle.mkdir(parents=True)
@@ -93,8 +94,9 @@ def write_testing_bundle(
         step_seconds=step_seconds,
         load_seconds=load_seconds,
         load_error=load_error,
-        crash_id=crash,
-        raise_id=fail,
+        crash_id=crash if sentence else -1,
+        raise_id=fail if sentence else -1,
+        broken_for_good=broken_for_good,
     )
     tokenizer.save(str(bundle / TOKENIZER))
     (bundle / CHAT_TEMPLATE).write_text(TEMPLATE)

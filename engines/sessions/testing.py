@@ -37,6 +37,7 @@ class Script(msgspec.Struct, frozen=True):
     load_error: str = ""  # refuse to open with this sentence
     crash_id: int = -1  # a token that kills the process with SIGKILL
     raise_id: int = -1  # a token that makes its step raise
+    broken_for_good: bool = False  # and every later step too
 
 
 class TestingSession:
@@ -50,6 +51,7 @@ class TestingSession:
         time.sleep(self.script.load_seconds)
         if self.script.load_error:
             raise BundleError(self.script.load_error)
+        self._broken = False
         self.cache = np.zeros((options.slots, options.max_context), kv.dtype)
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
@@ -79,7 +81,9 @@ class TestingSession:
         time.sleep(self.script.step_seconds)
         if self.script.crash_id in ids:
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.script.raise_id in ids:
+        self._broken = self._broken and self.script.broken_for_good
+        if self._broken or self.script.raise_id in ids:
+            self._broken = True
             raise RuntimeError("the testing session was told to fail")
 
     def _past(self, feeds: Arrays) -> NDArray[np.int64]:

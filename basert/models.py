@@ -151,12 +151,13 @@ class Models:
             while messages := await self._connection.receive():
                 for message in messages:
                     self._apply(message)
+            self._connection.close()
             try:
                 self._connection = await self._watch()
             except OSError:
                 break
             self._report()
-        self.drain(0.0)
+        self._drain(0.0)
         self._on_orphaned()
 
     def _apply(self, message: object) -> None:
@@ -167,19 +168,24 @@ class Models:
                 else:
                     self._models[state.name] = Model(state)
             if message.draining:
-                self.drain(message.drain_seconds)
+                self._drain(message.drain_seconds)
         elif isinstance(message, Reload):
             for callback in self.on_reload:
                 callback()
 
-    def drain(self, seconds: float) -> None:
-        """Refuse what comes; what is open ends in `seconds`. A second call can only bring that nearer."""
-        if self.draining and seconds >= self.drain_seconds:
-            return
-        self.draining, self.drain_seconds = True, seconds
+    def end_within(self, seconds: float) -> None:
+        """What is open then is ended. A second call can only bring that nearer."""
+        loop = asyncio.get_running_loop()
         if self._expiry is not None:
+            if self._expiry.when() <= loop.time() + seconds:
+                return
             self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_later(seconds, self._expire)
+        self._expiry = loop.call_later(seconds, self._expire)
+
+    def _drain(self, seconds: float) -> None:
+        """Refuse what comes, end what is open within `seconds`."""
+        self.draining, self.drain_seconds = True, seconds
+        self.end_within(seconds)
         self._report()
 
     def _expire(self) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Mapping
+
+PATIENCE = 1.0  # seconds for a systemd that is behind with reading
 
 
 class Notifier:
@@ -43,11 +46,9 @@ class Notifier:
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            try:
+            sock.settimeout(PATIENCE)
+            with contextlib.suppress(OSError):
                 sock.sendto(text.encode(), self._address)
-            except OSError:
-                return
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float:

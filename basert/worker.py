@@ -21,6 +21,7 @@ from typing import Any
 import falcon.asgi
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from prometheus_client.multiprocess import mark_process_dead
 
 from basert import config, logs, orphans
 from basert.app import create_app
@@ -81,6 +82,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
             "logger_class": GunicornLog,
             "proc_name": "basert",
             "post_fork": self._after_fork,
+            "child_exit": lambda _arbiter, worker: mark_process_dead(worker.pid),
         }
 
     def _after_fork(self, arbiter: Any, worker: Any) -> None:
@@ -103,7 +105,7 @@ class GunicornLog(Logger):  # type: ignore[misc]
 class Lifespan:
     """Falcon's hooks around a worker's life. `worker` returns gunicorn's.
 
-    gunicorn cuts what is still open some time after SIGTERM; a drain ends it with an error event before.
+    gunicorn cuts what is still open some time after SIGTERM; before that it ends with an error event.
     """
 
     def __init__(self, models: Models, drain_seconds: float, worker: Callable[[], Any]) -> None:
@@ -119,8 +121,8 @@ class Lifespan:
         await self._models.stop()
 
     def _terminate(self) -> None:
-        """gunicorn looks up once a second; until then this worker would take connections only to refuse them."""
-        self._models.drain(self._drain_seconds)
+        """gunicorn looks up once a second; no new connection must be taken until then."""
+        self._models.end_within(self._drain_seconds)
         for server in self._worker().servers:
             server.close()
         self._worker().handle_exit_signal()

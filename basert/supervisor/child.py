@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from basert import orphans
 from basert.logs import Output
@@ -30,8 +30,15 @@ class Child:
     """Started on creation, in the running event loop. Raises OSError when it cannot be."""
 
     def __init__(
-        self, name: str, command: Sequence[str], output: Output, pass_fds: Sequence[int] = ()
+        self,
+        name: str,
+        command: Sequence[str],
+        output: Output,
+        *,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
+        """env: beside what the supervisor's own environment holds."""
         self.name = name
         self._output = output
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -40,7 +47,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={name: value for name, value in os.environ.items() if name not in _PRIVATE},
+            env={name: value for name, value in os.environ.items() if name not in _PRIVATE} | dict(env or {}),
             pass_fds=pass_fds,
             start_new_session=True,
             preexec_fn=functools.partial(orphans.end_with_parent, signal.SIGKILL, os.getpid()),

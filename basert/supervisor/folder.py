@@ -20,6 +20,7 @@ from basert.errors import ConfigError
 
 CONTROL = "control.sock"
 CONFIG = "config.json"
+METRICS = "metrics"  # a folder: the HTTP workers' counters, added up by whichever is scraped
 _LOCK = "lock"
 _PREFIX = "basert-"
 _MAX_SOCKET_PATH = 107  # bytes, in Linux

@@ -11,6 +11,7 @@ from pathlib import Path
 from basert.config import ServeConfig
 from basert.logs import Output
 from basert.supervisor.child import Child
+from basert.supervisor.folder import METRICS
 from basert.supervisor.restarts import Kept
 
 GRACE_SECONDS = 1.2  # for answers on their way; after it, idle connections hold nothing up
@@ -39,7 +40,12 @@ class HttpServer(Kept):
     def _start(self) -> Child:
         fd = self._listener.fileno()
         command = [sys.executable, "-m", "basert.worker", str(self._folder), str(fd)]
-        return Child("http", command, self._output, [fd])
+        metrics = self._folder / METRICS
+        metrics.mkdir(exist_ok=True)
+        for gauge in metrics.glob("gauge_live*"):
+            gauge.unlink()  # of workers that died with their arbiter
+        env = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        return Child("http", command, self._output, pass_fds=[fd], env=env)
 
     def _died(self, reason: str, wait: float | None) -> None:
         """Its workers finish what is open and go; those that wait on the port are served by the next one."""

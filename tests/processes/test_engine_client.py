@@ -1,0 +1,269 @@
+"""The worker's end of an engine connection, against an engine played in this process over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from basert import engine_client, transport
+from basert.engine_client import EngineClient
+from basert.errors import (
+    BasertError,
+    ContextLengthExceeded,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+    Unavailable,
+)
+from basert.messages import (
+    AnyMessage,
+    Cancel,
+    EngineInfo,
+    Failed,
+    ModelState,
+    Ready,
+    Sampling,
+    Stats,
+    StatsRequest,
+    Submit,
+    Tokens,
+)
+from basert.transport import Connection
+
+INFO = EngineInfo("m", "d", "testing", 4, 256, 300, 8, 1, 0.1)
+Play = Callable[["Engine", Connection, AnyMessage], Awaitable[None]]
+
+
+class Engine:
+    """Answers each message with `play`; keeps what it was sent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.heard: asyncio.Queue[AnyMessage] = asyncio.Queue()
+        self.connections = 0
+        self.play: Play = _echo
+
+    async def start(self) -> None:
+        self._server = await transport.serve(self.path, self._serve)
+
+    async def stop(self) -> None:
+        self._server.close()
+        self.path.unlink(missing_ok=True)
+
+    async def _serve(self, connection: Connection) -> None:
+        self.connections += 1
+        connection.send(Ready(INFO))
+        while messages := await connection.receive():
+            for message in messages:
+                self.heard.put_nowait(message)
+                await self.play(self, connection, message)
+
+
+async def _echo(_engine: Engine, connection: Connection, message: AnyMessage) -> None:
+    """The prompt's tokens, one frame each, the last with the finish."""
+    if isinstance(message, Submit):
+        *first, last = message.prompt
+        for token in first:
+            connection.send(Tokens(message.id, [token]))
+        connection.send(Tokens(message.id, [last], "stop"))
+    elif isinstance(message, StatsRequest):
+        connection.send(Stats(message.id, running=3))
+
+
+async def _silence(_engine: Engine, _connection: Connection, _message: AnyMessage) -> None:
+    pass
+
+
+async def _die(_engine: Engine, connection: Connection, _message: AnyMessage) -> None:
+    connection.close()
+
+
+async def _die_after_a_token(_engine: Engine, connection: Connection, message: AnyMessage) -> None:
+    assert isinstance(message, Submit)
+    connection.send(Tokens(message.id, [1]))
+    connection.close()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    engine = Engine(tmp_path / "e.sock")
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+def _state(engine: Engine, state: str = "ready", reason: str = "") -> ModelState:
+    return ModelState("m", "/bundle", state, str(engine.path), reason)
+
+
+@pytest.fixture
+async def client(engine: Engine) -> AsyncIterator[EngineClient]:
+    client = EngineClient(_state(engine))
+    yield client
+    client.close()
+
+
+async def _ask(client: EngineClient, prompt: list[int]) -> list[int]:
+    stream = client.generate(prompt=prompt, max_tokens=9, sampling=Sampling())
+    return [token async for tokens in stream for token in tokens.tokens]
+
+
+async def test_many_requests_share_one_connection_and_each_gets_its_own(
+    engine: Engine, client: EngineClient
+) -> None:
+    prompts = [list(range(n, n + 20)) for n in range(50)]
+    assert await asyncio.gather(*(_ask(client, prompt) for prompt in prompts)) == prompts
+    assert engine.connections == 1
+
+
+async def test_options_reach_the_engine(engine: Engine, client: EngineClient) -> None:
+    sampling = Sampling(temperature=0.5, seed=7)
+    options = {"stop_ids": (5,), "ignore_eos": True, "min_tokens": 2, "logprobs": 3, "priority": 1}
+    async for _ in client.generate(prompt=[1], max_tokens=4, sampling=sampling, prompt_logprobs=0, **options):  # type: ignore[arg-type]
+        pass
+    sent = msgspec.structs.replace(await engine.heard.get(), id=0)  # type: ignore[type-var]
+    assert sent == Submit(0, [1], 4, sampling, [5], True, 2, 3, 0, 1)
+
+
+async def test_closing_the_generator_cancels(engine: Engine, client: EngineClient) -> None:
+    engine.play = _silence
+    task = asyncio.create_task(_ask(client, [1, 2]))
+    submit = await engine.heard.get()
+    task.cancel()
+    assert await engine.heard.get() == Cancel(submit.id)  # type: ignore[union-attr]
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_finished_request_is_not_cancelled(engine: Engine, client: EngineClient) -> None:
+    await _ask(client, [1, 2])
+    await client.stats()  # whatever was sent before has been heard with this
+    assert [type(engine.heard.get_nowait()) for _ in range(engine.heard.qsize())] == [Submit, StatsRequest]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "retry_after"),
+    [
+        ("queue_full", Overloaded, 1.0),
+        ("context_length_exceeded", ContextLengthExceeded, None),
+        ("invalid", InvalidRequest, None),
+        ("draining", Unavailable, 2.0),
+        ("engine_failed", EngineFailed, None),
+    ],
+)
+async def test_refusals_become_errors(
+    engine: Engine, client: EngineClient, code: str, kind: type[BasertError], retry_after: float | None
+) -> None:
+    async def refuse(_engine: Engine, connection: Connection, message: AnyMessage) -> None:
+        if isinstance(message, Submit):
+            connection.send(Failed(message.id, code, "because"))
+
+    engine.play = refuse
+    with pytest.raises(BasertError) as caught:
+        await _ask(client, [1])
+    assert type(caught.value) is kind
+    assert (str(caught.value), caught.value.retry_after) == ("because", retry_after)
+
+
+async def test_after_the_first_token_a_lost_engine_is_an_error(engine: Engine, client: EngineClient) -> None:
+    engine.play = _die_after_a_token
+    stream = client.generate(prompt=[1], max_tokens=9, sampling=Sampling())
+    assert (await anext(stream)).tokens == [1]
+    with pytest.raises(EngineFailed, match="engine of m died during this request"):
+        await anext(stream)
+
+
+async def test_before_the_first_token_it_is_tried_once_more(engine: Engine, client: EngineClient) -> None:
+    async def die_once(engine: Engine, connection: Connection, _message: AnyMessage) -> None:
+        engine.play = _echo
+        connection.close()
+
+    engine.play = die_once
+    assert await _ask(client, [1, 2, 3]) == [1, 2, 3]
+    assert engine.connections == 2
+
+
+async def test_but_only_once(engine: Engine, client: EngineClient) -> None:
+    """A request that kills engines must not go on to do so."""
+    engine.play = _die
+    with pytest.raises(EngineFailed):
+        await _ask(client, [1])
+    assert engine.connections == 2
+
+
+async def test_the_second_try_waits_for_the_engine_to_come_back(engine: Engine, client: EngineClient) -> None:
+    async def leave(engine: Engine, connection: Connection, _message: AnyMessage) -> None:
+        engine.play = _echo
+        await engine.stop()
+        connection.close()
+        gone.set()
+
+    gone = asyncio.Event()
+    engine.play = leave
+    task = asyncio.create_task(_ask(client, [1, 2]))
+    await gone.wait()
+    client.update(_state(engine, "restarting"))
+    with pytest.raises(Unavailable):  # after this the client has seen it go
+        await client.stats()
+    with pytest.raises(Unavailable, match="being restarted"):  # what comes now does not wait
+        await _ask(client, [3])
+    await engine.start()
+    client.update(_state(engine))
+    assert await task == [1, 2]
+
+
+async def test_the_second_try_waits_only_so_long(
+    engine: Engine, client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave(engine: Engine, connection: Connection, _message: AnyMessage) -> None:
+        await engine.stop()
+        connection.close()
+
+    monkeypatch.setattr(engine_client, "RETRY_PATIENCE", 0.05)
+    engine.play = leave
+    with pytest.raises(Unavailable) as caught:
+        await _ask(client, [1])
+    assert caught.value.retry_after == engine_client.RETRY_AFTER
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("loading", "Model m is loading; try again."),
+        ("restarting", "Model m is being restarted; try again."),
+        ("failed", "Model m cannot be started: no memory"),
+    ],
+)
+async def test_an_engine_that_is_away_is_an_error_at_once(engine: Engine, state: str, sentence: str) -> None:
+    client = EngineClient(_state(engine, state, "no memory"))
+    for question in (_ask(client, [1]), client.stats()):
+        with pytest.raises(Unavailable) as caught:
+            await question
+        assert str(caught.value) == sentence
+        assert caught.value.retry_after
+    assert engine.connections == 0
+
+
+async def test_stats(client: EngineClient) -> None:
+    assert (await client.stats()).running == 3
+
+
+async def test_stats_of_an_engine_that_dies(engine: Engine, client: EngineClient) -> None:
+    engine.play = _die
+    with pytest.raises(Unavailable):
+        await client.stats()
+
+
+async def test_end_fails_what_is_open_and_what_comes(engine: Engine, client: EngineClient) -> None:
+    engine.play = _silence
+    task = asyncio.create_task(_ask(client, [1]))
+    submit = await engine.heard.get()
+    client.end(Unavailable("over"))
+    for question in (task, _ask(client, [2])):
+        with pytest.raises(Unavailable, match="over"):
+            await question
+    assert await engine.heard.get() == Cancel(submit.id)  # type: ignore[union-attr]

@@ -79,8 +79,8 @@ def write_testing_bundle(
     """Write a bundle named `name` into `folder` and return its path, `folder / name`.
 
     step_seconds, load_seconds: slept in every step and while loading; load_error: refuse to load with this
-    sentence; broken_for_good: after RAISE no step works any more; peak: lower it (5) for answers that depend on the seed; sentence "": each next token is a hash
-    of the whole sequence before it, and no word is magic.
+    sentence; broken_for_good: after RAISE no step works any more; peak: lower it (5) for answers that depend
+    on the seed; sentence "": each next token is a hash of the whole sequence before it, no word is magic.
     """
     bundle = folder / name
     bundle.mkdir(parents=True)

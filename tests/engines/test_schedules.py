@@ -1,4 +1,4 @@
-"""Random schedules over the testing session, whose next token is a hash of what really is in the cache row."""
+"""Random schedules over the testing session, whose next token is a hash of what is in the cache row."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def check(
     submit: Submit,
     gone: dict[tuple[int, int], int],
 ) -> None:
-    """A request ended once, as it should; a cancelled one got nothing after that, and nothing wrong before."""
+    """A request ended once, as it should; a cancelled one got nothing after that, nothing wrong before."""
     peer, number = key
     ending, tokens = engine.ending(number, peer), engine.tokens(number, peer)
     if ending in ("queue_full", "context_length_exceeded"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from basert.metrics import Metrics
 from basert.models import Model, Models
 from basert.openapi import operation
 from basert.resources.generating import Answer, Run, respond
-from basert.resources.planning import context_of, plan
+from basert.resources.planning import beside, context_of, plan
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta, Message
 from basert.schema.generation import Usage
@@ -36,12 +35,11 @@ class ChatCompletions:
 
     @operation("Answer a conversation.", ChatRequest, chat.ChatCompletion, chunk=chat.ChatChunk)
     async def on_post(self, req: Request, resp: Response) -> None:
-        request = parse(
-            await read_body(req, self._config), ChatRequest, max_depth=self._config.max_json_depth
-        )
+        raw = await read_body(req, self._config)
+        request = parse(raw, ChatRequest, max_depth=self._config.max_json_depth)
         request.check()
         model = self._models.get(request.model)
-        prompt = await asyncio.to_thread(self._prompt, request, model)
+        prompt = await beside(lambda: self._prompt(request, model), model, len(raw))
         made = plan(
             request,
             model,

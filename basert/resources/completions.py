@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from basert.metrics import Metrics
 from basert.models import Model, Models
 from basert.openapi import operation
 from basert.resources.generating import Answer, Run, respond
-from basert.resources.planning import check_ids, context_of, plan
+from basert.resources.planning import beside, check_ids, context_of, plan
 from basert.schema.completions import (
     DEFAULT_MAX_TOKENS,
     Completion,
@@ -40,12 +39,11 @@ class Completions:
 
     @operation("Continue one or more texts.", CompletionRequest, Completion, chunk=Completion)
     async def on_post(self, req: Request, resp: Response) -> None:
-        request = parse(
-            await read_body(req, self._config), CompletionRequest, max_depth=self._config.max_json_depth
-        )
+        raw = await read_body(req, self._config)
+        request = parse(raw, CompletionRequest, max_depth=self._config.max_json_depth)
         request.check()
         model = self._models.get(request.model)
-        prompts = await asyncio.to_thread(self._prompts, request, model)
+        prompts = await beside(lambda: self._prompts(request, model), model, len(raw))
         made = plan(
             request,
             model,

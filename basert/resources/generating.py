@@ -28,6 +28,7 @@ from basert.text.streaming import Choice, Piece, Scored
 
 Pieces = AsyncGenerator[list[Piece], None]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a request asks of an engine. Choice i is the answer number i % n to prompt i // n."""

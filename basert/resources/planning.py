@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +16,13 @@ from basert.manifest import GENERATION, Generation
 from basert.models import Model
 from basert.resources.generating import Plan
 from basert.schema.generation import GenerationRequest
+
+T = TypeVar("T")
+
+
+async def beside(work: Callable[[], T], model: Model, size: int) -> T:
+    """Do text work on `size` characters, in a thread if it would hold up the event loop."""
+    return work() if model.text.is_quick(size) else await asyncio.to_thread(work)
 
 
 def context_of(model: Model) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from falcon.asgi import Request, Response
 
 from basert import media
@@ -13,7 +11,7 @@ from basert.models import Model, Models
 from basert.openapi import operation
 from basert.resources.chat import conversation_ids
 from basert.resources.completions import token_name
-from basert.resources.planning import check_ids, context_of
+from basert.resources.planning import beside, check_ids, context_of
 from basert.schema.chat import template_tools
 from basert.schema.others import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest
 from basert.schema.parsing import parse
@@ -30,7 +28,7 @@ class Tokenize:
         request = parse(raw, TokenizeRequest, max_depth=self._config.max_json_depth)
         request.check()
         model = self._models.get(request.model)
-        ids = await asyncio.to_thread(self._ids, request, model)
+        ids = await beside(lambda: self._ids(request, model), model, len(raw))
         names = [token_name(model.text, token) for token in ids] if request.return_token_strs else None
         media.send_json(resp, TokenizeAnswer(len(ids), context_of(model), ids, names))
 

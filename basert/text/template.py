@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,8 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError
 from basert.errors import InvalidRequest
 from basert.text.sandbox import TemplateEnvironment, budget
 
+SLOW_SECONDS = 0.05
+
 
 class ChatTemplate:
     """One bundle's template. Compiled when first used, so that a broken one still lets completions work."""
@@ -19,6 +22,7 @@ class ChatTemplate:
         """special_tokens: what the template may name, such as `bos_token`."""
         self._source = source
         self._special_tokens = special_tokens
+        self.is_slow = False  # it has once taken long
 
     def render(
         self,
@@ -40,6 +44,7 @@ class ChatTemplate:
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
+        started = time.perf_counter()
         try:
             with budget():
                 return self._template.render(given)
@@ -49,6 +54,8 @@ class ChatTemplate:
             raise _refused("the chat template calls itself too deeply") from None
         except Exception as error:  # a template's TypeError, ZeroDivisionError, … are the template's own
             raise _refused(f"{type(error).__name__}: {error}") from None
+        finally:
+            self.is_slow |= time.perf_counter() - started > SLOW_SECONDS
 
     @cached_property
     def _template(self) -> Template:

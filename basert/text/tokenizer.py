@@ -1,7 +1,7 @@
 """All that is text of one model: its tokenizer and its chat template, read from a bundle.
 
 Knows ids and characters; no engine, no requests. Everything here is synchronous, and encode and render may
-take long: on an event loop call them in a thread (tokenizing gives up the interpreter lock meanwhile).
+take long: `is_quick` says when to call them in a thread (tokenizing gives up the interpreter lock meanwhile).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from basert.text.decoder import Decoder
 from basert.text.template import ChatTemplate
 from basert.text.vocabulary import Vocabulary
 
+QUICK = 2000  # characters: a quarter of a millisecond; a thread costs as much
+
 
 class TextModel:
     """Text to ids and back."""
@@ -32,6 +34,10 @@ class TextModel:
         self._vocabulary = Vocabulary(tokenizer)
         # Most characters that one token stands for: a text of n has at least n / longest_token tokens.
         self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
+
+    def is_quick(self, characters: int) -> bool:
+        """Whether rendering and encoding so long a text takes less time than handing it to a thread would."""
+        return characters < QUICK and (self._template is None or not self._template.is_slow)
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids. add_special: with what the tokenizer puts around a text (a beginning-of-sequence)."""

@@ -37,7 +37,7 @@ def render(source: str, **kwargs: Any) -> str:
         ("{% generation %}{{ 'x' }}{% endgeneration %}", "x"),
         ("{{ strftime_now('%Y')|length }}", "4"),
         (
-            "{% set ns = namespace(n=0) %}{% for m in [1, 2, 3, 4] %}{% set ns.n = ns.n + m %}{% endfor %}{{ ns.n }}",
+            "{% set ns = namespace(n=0) %}{% for m in [1, 9] %}{% set ns.n = ns.n + m %}{% endfor %}{{ ns.n }}",
             "10",
         ),
         ("{{ messages|map(attribute='role')|join(',') }}", "system,user,assistant,user"),

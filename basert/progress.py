@@ -24,7 +24,7 @@ LINE_SECONDS = 10.0  # between two lines of a task that no terminal shows
 
 
 @contextmanager
-def task(label: str, unit: str = "it") -> Iterator[Show]:
+def task(label: str, unit: str = "") -> Iterator[Show]:
     """Show one operation while the block runs: elapsed time, and how far it is once `show` was called."""
     style = _bar if sys.stderr.isatty() else _lines
     with style(label, unit) as show:
@@ -75,7 +75,8 @@ def _lines(label: str, unit: str) -> Iterator[Show]:
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            note(f"{label}: {done / max(total, 1):.0%} of {amount(total, unit)}")
+            of = f" of {amount(total, unit)}" if unit else ""
+            note(f"{label}: {done / max(total, 1):.0%}{of}")
 
     note(f"{label} …")
     yield show

@@ -8,6 +8,7 @@ chat_template.jinja if the model has one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import shutil
@@ -138,7 +139,7 @@ def _from_gguf(source: Path, out: Path) -> None:
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
     try:
-        with quiet():
+        with quiet(), _parsed_once():
             config = AutoConfig.from_pretrained(**where)
             config.save_pretrained(out)
             recipe_for(out)
@@ -154,6 +155,19 @@ def _from_gguf(source: Path, out: Path) -> None:
             f"{source} is no GGUF that can be read: it is cut off, damaged or of a kind that transformers"
             f" does not know ({first_line(error)})."
         ) from error
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """transformers parses a GGUF anew for configuration, tokenizer and weights, seconds each time."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 @contextlib.contextmanager

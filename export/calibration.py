@@ -15,7 +15,7 @@ import onnx_ir as ir
 from basert.progress import Show
 from export import prose
 from export.checkpoint import token_ids
-from export.graph import GRAPH
+from export.graph import GRAPH, read_decoder
 from export.passes.anatomy import linears
 from export.passes.editing import Editor
 from export.runner import SlotRunner, chunks
@@ -39,7 +39,8 @@ def calibrate(checkpoint: Path, slot_graph: Path, out: Path, progress: Show, *, 
 
     `checkpoint` gives the tokenizer.
     """
-    windows = [list(part) for _, part in chunks(token_ids(checkpoint, prose.calibration()), WINDOW)]
+    window = min(WINDOW, read_decoder(slot_graph).max_context)
+    windows = [list(part) for _, part in chunks(token_ids(checkpoint, prose.calibration()), window)]
     return calibrate_ids(windows, slot_graph, out, progress, threads=threads)
 
 

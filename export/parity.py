@@ -18,6 +18,7 @@ from basert.manifest import ParityNumbers
 from basert.progress import Show
 from export import prose
 from export.checkpoint import token_ids
+from export.graph import read_decoder
 from export.reference import Reference
 from export.runner import SlotRunner, chunks
 
@@ -77,9 +78,9 @@ class Comparison:
 def measure(checkpoint: Path, graph: Path, progress: Show, *, threads: int = 0) -> ParityNumbers:
     """Compare the slot graph in folder `graph` with its checkpoint over the shipped evaluation text."""
     ids = token_ids(checkpoint, prose.evaluation())
-    return measure_ids(
-        checkpoint, graph, [list(part) for _, part in chunks(ids, WINDOW)], progress, threads=threads
-    )
+    window = min(WINDOW, read_decoder(graph).max_context)
+    sequences = [list(part) for _, part in chunks(ids, window) if len(part) > DECODED]
+    return measure_ids(checkpoint, graph, sequences, progress, threads=threads)
 
 
 def measure_ids(

@@ -26,7 +26,7 @@ from basert.manifest import MANIFEST, ParityNumbers
 )
 @click.option(
     "--max-context",
-    type=click.IntRange(2),
+    type=click.IntRange(64),
     metavar="N",
     help="Longest prompt and answer together, in tokens.  [default: the model's own, up to 8192]",
 )

@@ -11,12 +11,11 @@ import ctypes
 import logging
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from basert import logs, store
 from basert.errors import BasertError
-from basert.messages import EngineReport, Ready
+from basert.messages import EngineInfo, EngineReport, Ready
 from basert.transport import Hub
 from engines.engine import Engine
 from engines.loading import EngineConfig, load
@@ -44,40 +43,41 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    # Ctrl-C reaches the supervisor too, which drains us in its own time.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if args.control else signal.SIG_DFL)
     hub = Hub()
-    hub.wake_on_signals()
     control = hub.connect(args.control) if args.control else NO_PEER
     try:
-        engine = start(args, hub, control)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            supervised = number == signal.SIGINT and control != NO_PEER  # Ctrl-C: the supervisor drains us
-            signal.signal(number, signal.SIG_IGN if supervised else lambda *_: engine.drain())
+        engine, info = open_engine(args, hub, control)
+        hub.wake_on_signals()
+        signal.signal(signal.SIGTERM, lambda *_: engine.drain())
+        if not args.control:
+            signal.signal(signal.SIGINT, lambda *_: engine.drain())
+        hub.greeting = lambda: [Ready(info)]
+        hub.listen(args.socket)
+        hub.send(control, [EngineReport(info.model, "ready", 1.0, info=info)])
+        _log.info(
+            "ready after %.2f s, %d slots of %d tokens", info.load_seconds, info.slots, info.max_context
+        )
         with store.hold(args.bundle):
             return serve_forever(engine, hub, control)
     finally:
         hub.close()
 
 
-def start(args: argparse.Namespace, hub: Hub, control: int) -> Engine:
-    """Load the bundle, telling the supervisor how it goes, and listen."""
+def open_engine(args: argparse.Namespace, hub: Hub, control: int) -> tuple[Engine, EngineInfo]:
+    """Load the bundle, telling the supervisor how it goes."""
     name = args.name or args.bundle.name
+
+    def report(stage: str, fraction: float) -> None:
+        _log.info("%s", stage)
+        hub.send(control, [EngineReport(name, stage, fraction)])
+
     try:
-        engine, info = load(_config(args), hub.send, _reporter(hub, control, name))
+        return load(_config(args), hub.send, report)
     except Exception as error:
         hub.send(control, [EngineReport(name, "failed", reason=str(error))])
         raise
-    hub.greeting = lambda: [Ready(info)]
-    hub.listen(args.socket)
-    hub.send(control, [EngineReport(name, "ready", 1.0, info=info)])
-    _log.info(
-        "%s is ready after %.2f s: %d slots of %d tokens on %s",
-        info.model,
-        info.load_seconds,
-        info.slots,
-        info.max_context,
-        info.provider,
-    )
-    return engine
 
 
 def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
@@ -91,14 +91,6 @@ def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
         engine.step()
     _log.info("drained")
     return 0
-
-
-def _reporter(hub: Hub, control: int, name: str) -> Callable[[str, float], None]:
-    def report(stage: str, fraction: float) -> None:
-        _log.info("%s", stage)
-        hub.send(control, [EngineReport(name, stage, fraction)])
-
-    return report
 
 
 def _config(args: argparse.Namespace) -> EngineConfig:

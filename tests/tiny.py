@@ -112,7 +112,7 @@ _PARITY = ParityNumbers(0, 0.0, 1.0, 0.0, 1.0)
 
 
 def _golden_case(script: Script) -> GoldenCase:
-    ids = list(range(0, script.vocab_size, 50))
+    ids = [*range(0, script.vocab_size, 50), script.sentence[3]]
     logits = logits_of(script, script.sentence[3])
     return GoldenCase([10, 11, 12, *script.sentence[:3]], ids, [float(logits[i]) for i in ids])
 

@@ -172,7 +172,8 @@ def penalised(
 )
 def test_penalties_are_applied_as_defined_while_the_answer_grows(sampling: Sampling) -> None:
     rng = np.random.default_rng(11)
-    prompt, answer = rng.integers(0, 12, 9).tolist(), []
+    prompt: list[int] = rng.integers(0, 12, 9).tolist()
+    answer: list[int] = []
     sequence = sequence_of(prompt, [], Submit(1, prompt, 40, sampling))
     for _ in range(40):
         logits = (rng.standard_normal(12) * 1.5).astype(np.float32)

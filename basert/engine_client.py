@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
+from basert import access
 from basert.errors import (
     BasertError,
     ContextLengthExceeded,
@@ -167,6 +168,7 @@ class EngineClient:
             prompt_logprobs,
             priority,
         )
+        tally = access.tally.get()
         yielded = retried = False
         while True:
             link = await self._connected(RETRY_PATIENCE if retried else 0.0)
@@ -176,6 +178,7 @@ class EngineClient:
                     tokens = await answer.take()
                     assert isinstance(tokens, Tokens)
                     yielded = True
+                    tally.tokens += len(tokens.tokens)
                     yield tokens
                     if tokens.finish:
                         return

@@ -16,7 +16,6 @@ from typing import Any, TextIO
 
 import msgspec
 
-_access = logging.getLogger("basert.access")
 _foreign = logging.getLogger("basert.foreign")
 
 
@@ -92,20 +91,3 @@ def setup(process: str, form: str = "text", level: str = "info", output: Output 
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a log that cannot be written must not stop what it logs
-
-
-def access(method: str, path: str, status: int, milliseconds: float, tokens: int, request_id: str) -> None:
-    """One line for one answered request."""
-    if not _access.isEnabledFor(logging.INFO):
-        return
-    fields = {"method": method, "path": path, "status": status, "tokens": tokens, "request_id": request_id}
-    _access.info(
-        "%s %s %d %.1f ms %d tokens %s",
-        *(method, path, status, milliseconds, tokens, request_id),
-        extra={"fields": fields | {"ms": round(milliseconds, 1)}},
-    )
-
-
-def silence_access() -> None:
-    """For --no-access-log."""
-    _access.setLevel(logging.WARNING)

@@ -24,6 +24,7 @@ from gunicorn.glogging import Logger
 from prometheus_client.multiprocess import mark_process_dead
 
 from basert import config, logs, orphans
+from basert.access import AccessLog
 from basert.app import create_app
 from basert.config import ServeConfig
 from basert.models import Models
@@ -52,15 +53,13 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         for name, value in self._gunicorn_settings().items():
             self.cfg.set(name, value)
 
-    def load(self) -> falcon.asgi.App[Any, Any]:
+    def load(self) -> falcon.asgi.App[Any, Any] | AccessLog:
         """In each worker."""
         logs.setup("http", self._settings.log_format, self._settings.log_level)
-        if not self._settings.access_log:
-            logs.silence_access()
         models = Models(self._folder / CONTROL, on_orphaned=_end_worker)
         app: falcon.asgi.App[Any, Any] = create_app(self._settings, models)
         app.add_middleware(Lifespan(models, self._settings.drain_timeout, lambda: self._worker))
-        return app
+        return AccessLog(app) if self._settings.access_log else app
 
     def _gunicorn_settings(self) -> dict[str, Any]:
         return {

@@ -58,6 +58,11 @@ class Stream:
         finally:
             self.begun.set()
 
+    async def leave(self) -> None:
+        """Hang up."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
     async def end(self) -> RequestFailed | None:
         """Wait for its end; return how it failed."""
         await self._task

@@ -46,31 +46,6 @@ def test_text_lines(file: Path) -> None:
     assert re.fullmatch(pattern, file.read_text())
 
 
-def test_json_lines_carry_the_access_fields(file: Path) -> None:
-    logs.setup("http", "json", "info", logs.Output(file))
-    logs.access("POST", "/v1/completions", 200, 12.345, 7, "req-1")
-    (line,) = _objects(file)
-    assert line["message"] == "POST /v1/completions 200 12.3 ms 7 tokens req-1"
-    expected = {
-        "level": "info",
-        "process": "http",
-        "status": 200,
-        "ms": 12.3,
-        "tokens": 7,
-        "request_id": "req-1",
-    }
-    assert expected.items() <= line.items()
-
-
-def test_access_lines_can_be_switched_off(file: Path) -> None:
-    logs.setup("http", "text", "info", logs.Output(file))
-    logs.silence_access()
-    logs.access("GET", "/", 200, 1.0, 0, "r")
-    logging.getLogger("basert.access").setLevel(logging.NOTSET)
-    logs.access("GET", "/", 200, 1.0, 0, "r")
-    assert len(file.read_text().splitlines()) == 1
-
-
 def test_an_exception_stays_in_its_line(file: Path) -> None:
     logs.setup("http", "json", "info", logs.Output(file))
     try:

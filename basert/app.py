@@ -16,37 +16,37 @@ from basert.resources.chat import ChatCompletions
 from basert.resources.completions import Completions
 from basert.resources.health import Exposition, Live, Ready
 from basert.resources.listing import ModelCollection, ModelItem
+from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
 
 
 def create_app(config: AppConfig, models: Models) -> App[Any, Any]:
     """The app over a registry of models, which the caller starts and stops. Raises ConfigError."""
-    metrics = Metrics()
+    service = Service(models, config, Metrics())
     keys = Keys(config)
     models.on_reload.append(keys.reload)
-    app: App[Any, Any] = App(middleware=[Envelope(config), metrics, keys])
+    app: App[Any, Any] = App(middleware=[Envelope(config), service.metrics, keys])
+    app.req_options.strip_url_path_trailing_slash = True
     install_error_handlers(app)
-    table = routes(config, models, metrics)
+    table = routes(service)
     for path, resource in (table | {"/openapi.json": Document(table)}).items():
         app.add_route(path, resource)
     return app
 
 
-def routes(config: AppConfig, models: Models, metrics: Metrics) -> dict[str, Any]:
-    tokenize, detokenize = Tokenize(models, config), Detokenize(models, config)
-    figures = Exposition(models, metrics)
+def routes(service: Service) -> dict[str, Any]:
     return {
-        "/v1/chat/completions": ChatCompletions(models, config, metrics),
-        "/v1/completions": Completions(models, config, metrics),
-        "/v1/models": ModelCollection(models),
-        "/v1/models/{model:path}": ModelItem(models),
-        "/v1/tokenize": tokenize,
-        "/tokenize": tokenize,
-        "/v1/detokenize": detokenize,
-        "/detokenize": detokenize,
+        "/v1/chat/completions": ChatCompletions(service),
+        "/v1/completions": Completions(service),
+        "/v1/models": ModelCollection(service),
+        "/v1/models/{model:path}": ModelItem(service),
+        "/v1/tokenize": Tokenize(service),
+        "/tokenize": Tokenize(service),
+        "/v1/detokenize": Detokenize(service),
+        "/detokenize": Detokenize(service),
         "/health": Live(),
         "/livez": Live(),
-        "/readyz": Ready(models),
-        "/metrics": figures,
-        "/v1/metrics": figures,
+        "/readyz": Ready(service),
+        "/metrics": Exposition(service),
+        "/v1/metrics": Exposition(service),
     }

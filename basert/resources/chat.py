@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from falcon.asgi import Request, Response
 from msgspec import UNSET
@@ -12,67 +13,58 @@ from msgspec import UNSET
 from basert import schema
 from basert.config import AppConfig
 from basert.errors import InvalidRequest
-from basert.limits import check_prompt_text, read_body
+from basert.limits import check_prompt_text
 from basert.messages import TokenLogprob
-from basert.metrics import Metrics
-from basert.models import Model, Models
+from basert.models import Model
 from basert.openapi import operation
-from basert.resources.generating import Answer, Run, respond
+from basert.resources.generating import Run
 from basert.resources.planning import beside, context_of, plan
+from basert.resources.responding import Answer, respond
+from basert.resources.service import Service
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta, Message
 from basert.schema.generation import Usage
-from basert.schema.parsing import parse
 from basert.text import TextModel
 from basert.text.streaming import Piece, Scored
 
 
 class ChatCompletions:
-    def __init__(self, models: Models, config: AppConfig, metrics: Metrics) -> None:
-        self._models = models
-        self._config = config
-        self._metrics = metrics
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     @operation("Answer a conversation.", ChatRequest, chat.ChatCompletion, chunk=chat.ChatChunk)
     async def on_post(self, req: Request, resp: Response) -> None:
-        raw = await read_body(req, self._config)
-        request = parse(raw, ChatRequest, max_depth=self._config.max_json_depth)
+        request = await self._service.read(req, ChatRequest)
         request.check()
-        model = self._models.get(request.model)
-        prompt = await beside(lambda: self._prompt(request, model), model, len(raw))
+        model = self._service.models.get(request.model)
+        prompt = await beside(lambda: self._prompt(request, model), model, req)
         made = plan(
             request,
             model,
             [prompt],
             param="messages",
             wanted=request.wanted_tokens,
-            default=self._config.max_tokens,
+            default=self._service.config.max_tokens,
             logprobs=request.wanted_logprobs,
         )
-        run = Run(made, model, self._metrics.meter(model.name), req.context.started)
-        await respond(
-            resp,
-            run,
-            ChatWriter(request, model),
-            stream=bool(request.stream),
-            models=self._models,
-            config=self._config,
-        )
+        run = Run(made, model, self._service, req.context.started)
+        await respond(resp, run, ChatWriter(request, model), self._service, stream=bool(request.stream))
 
     def _prompt(self, request: ChatRequest, model: Model) -> list[int]:
-        return conversation_ids(request.messages, model, self._config, **request.template_arguments())
+        arguments = request.template_arguments()
+        return conversation_ids(request.messages, model, self._service.config, arguments)
 
 
 def conversation_ids(
-    messages: Sequence[Message], model: Model, config: AppConfig, **arguments: object
+    messages: Sequence[Message], model: Model, config: AppConfig, arguments: Mapping[str, Any]
 ) -> list[int]:
-    """The prompt of a conversation. May take long. Raises InvalidRequest."""
+    """The prompt of a conversation; arguments: what its template gets beside it. Raises InvalidRequest."""
     if len(messages) > config.max_messages:
         raise InvalidRequest(
             f"There are {len(messages)} messages; the most taken here is {config.max_messages}.",
             param="messages",
         )
-    text = model.text.render([message.to_template() for message in messages], **arguments)  # type: ignore[arg-type]
+    text = model.text.render([message.to_template() for message in messages], **arguments)
     check_prompt_text(text, model.text, context_of(model), config, "messages")
     return model.text.encode(text, add_special=False)
 

@@ -10,14 +10,14 @@ from falcon.asgi import Request, Response
 from msgspec import UNSET
 
 from basert import schema
-from basert.config import AppConfig
-from basert.limits import check_prompt_text, read_body
+from basert.limits import check_prompt_text
 from basert.messages import TokenLogprob
-from basert.metrics import Metrics
-from basert.models import Model, Models
+from basert.models import Model
 from basert.openapi import operation
-from basert.resources.generating import Answer, Run, respond
+from basert.resources.generating import Run
 from basert.resources.planning import beside, check_ids, context_of, plan
+from basert.resources.responding import Answer, respond
+from basert.resources.service import Service
 from basert.schema.completions import (
     DEFAULT_MAX_TOKENS,
     Completion,
@@ -26,44 +26,34 @@ from basert.schema.completions import (
     CompletionRequest,
 )
 from basert.schema.generation import Usage
-from basert.schema.parsing import parse
 from basert.text import TextModel
 from basert.text.streaming import Piece, Scored
 
 
 class Completions:
-    def __init__(self, models: Models, config: AppConfig, metrics: Metrics) -> None:
-        self._models = models
-        self._config = config
-        self._metrics = metrics
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     @operation("Continue one or more texts.", CompletionRequest, Completion, chunk=Completion)
     async def on_post(self, req: Request, resp: Response) -> None:
-        raw = await read_body(req, self._config)
-        request = parse(raw, CompletionRequest, max_depth=self._config.max_json_depth)
+        request = await self._service.read(req, CompletionRequest)
         request.check()
-        model = self._models.get(request.model)
-        prompts = await beside(lambda: self._prompts(request, model), model, len(raw))
+        model = self._service.models.get(request.model)
+        prompts = await beside(lambda: self._prompts(request, model), model, req)
         made = plan(
             request,
             model,
             prompts,
             param="prompt",
             wanted=request.max_tokens,
-            default=self._config.max_tokens or DEFAULT_MAX_TOKENS,
+            default=self._service.config.max_tokens or DEFAULT_MAX_TOKENS,
             logprobs=request.wanted_logprobs,
             prompt_logprobs=request.wanted_logprobs if request.echo else -1,
             continues=True,
         )
-        run = Run(made, model, self._metrics.meter(model.name), req.context.started)
-        await respond(
-            resp,
-            run,
-            CompletionWriter(request, model, prompts),
-            stream=bool(request.stream),
-            models=self._models,
-            config=self._config,
-        )
+        run = Run(made, model, self._service, req.context.started)
+        writer = CompletionWriter(request, model, prompts)
+        await respond(resp, run, writer, self._service, stream=bool(request.stream))
 
     def _prompts(self, request: CompletionRequest, model: Model) -> list[list[int]]:
         return [self._ids(prompt, request, model) for prompt in request.prompts]
@@ -71,7 +61,7 @@ class Completions:
     def _ids(self, prompt: str | list[int], request: CompletionRequest, model: Model) -> list[int]:
         """May take long. Raises InvalidRequest."""
         if isinstance(prompt, str):
-            check_prompt_text(prompt, model.text, context_of(model), self._config, "prompt")
+            check_prompt_text(prompt, model.text, context_of(model), self._service.config, "prompt")
             return model.text.encode(prompt, add_special=request.add_special_tokens is not False)
         check_ids(prompt, model.manifest.vocab_size, "prompt")
         return prompt

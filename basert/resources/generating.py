@@ -1,30 +1,22 @@
-"""What chat and text completions do alike: ask the engine, then stream the pieces or fold them.
-
-A Run turns a Plan into pieces; a Writer knows one endpoint's wire form. Streaming and not streaming take the
-same pieces. Knows no prompt format and no field of a request.
-"""
+"""From a Plan to pieces: all choices of a request through the engine. Knows no wire form."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import msgspec
-from falcon.asgi import Response
 
 from basert import media
-from basert.config import AppConfig
 from basert.errors import RequestTimeout
-from basert.messages import Sampling, TokenLogprob, Tokens
-from basert.metrics import Meter
-from basert.models import Model, Models
+from basert.messages import Sampling, Tokens
+from basert.models import Model
 from basert.resources.merge import merge
+from basert.resources.service import Service
 from basert.schema.generation import CompletionTokensDetails, PromptTokensDetails, Usage
-from basert.text.streaming import Choice, Piece, Scored
+from basert.text.streaming import Choice, Piece
 
 Pieces = AsyncGenerator[list[Piece], None]
 
@@ -50,11 +42,12 @@ class Plan:
 class Run:
     """One request's way through the engine."""
 
-    def __init__(self, plan: Plan, model: Model, meter: Meter, started: float) -> None:
+    def __init__(self, plan: Plan, model: Model, service: Service, started: float) -> None:
         """started: the request's arrival, by time.perf_counter."""
         self.plan = plan
         self._model = model
-        self._meter = meter
+        self._service = service
+        self._meter = service.metrics.meter(model.name)
         self._started = started
         self._generated = 0
         self._cached = 0
@@ -70,7 +63,7 @@ class Run:
             CompletionTokensDetails(0),
         )
 
-    async def pieces(self, models: Models, config: AppConfig) -> Pieces:
+    async def pieces(self) -> Pieces:
         """All choices' pieces as they come; an empty list when nothing came for the keep-alive interval.
 
         Raises what the engine client raises, and RequestTimeout. Closed, it cancels all choices.
@@ -78,8 +71,8 @@ class Run:
         outcome = "cancelled"
         self._meter.begin(sum(map(len, self.plan.prompts)))
         try:
-            with models.open_request():
-                async with aclosing(self._merged(config)) as merged:
+            with self._service.models.open_request():
+                async with aclosing(self._merged()) as merged:
                     async for batch in merged:
                         for piece in batch:
                             self._count(piece)
@@ -92,8 +85,8 @@ class Run:
         finally:
             self._meter.end(outcome, self._started)
 
-    def _merged(self, config: AppConfig) -> Pieces:
-        info = self._model.info
+    def _merged(self) -> Pieces:
+        config, info = self._service.config, self._model.info
         seconds = config.request_timeout
         left = seconds - (time.perf_counter() - self._started) if seconds else None
         return merge(
@@ -142,101 +135,3 @@ class Run:
         self._generated += piece.tokens
         if piece.index % self.plan.n == 0:
             self._cached += piece.cached
-
-
-@dataclass
-class Answer:
-    """All pieces of one choice, folded."""
-
-    parts: list[str] = field(default_factory=list)
-    scored: list[Scored] = field(default_factory=list)
-    prompt_scored: Sequence[TokenLogprob] = ()
-    finish: Any = None
-
-    def add(self, piece: Piece) -> None:
-        self.parts.append(piece.text)
-        self.scored += piece.scored
-        self.prompt_scored = self.prompt_scored or piece.prompt_scored
-        self.finish = piece.finish
-
-    @property
-    def text(self) -> str:
-        return "".join(self.parts)
-
-
-class Writer(Protocol):
-    """One endpoint's wire form."""
-
-    def chunks(self, piece: Piece) -> Iterable[Any]:
-        """What a stream says of a piece; nothing while its text is held back."""
-
-    def usage_chunk(self, usage: Usage) -> Any | None:
-        """The last chunk of a stream, if it was asked for."""
-
-    def whole(self, answers: Sequence[Answer], usage: Usage) -> Any:
-        """The plain answer."""
-
-
-class Closing:
-    """Falcon closes a stream with close(); generators know only aclose()."""
-
-    def __init__(self, generator: AsyncGenerator[bytes, None]) -> None:
-        self._generator = generator
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._generator
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._generator)
-
-    async def close(self) -> None:
-        await self._generator.aclose()
-
-
-async def respond(
-    resp: Response, run: Run, writer: Writer, *, stream: bool, models: Models, config: AppConfig
-) -> None:
-    """Answer a request, either way. Raises what Run.pieces raises, as long as no answer has begun.
-
-    A stream begins (and its status is 200) with the engine's first step, so that a full queue is still a 429;
-    or, if a prompt waits longer than the keep-alive interval, with a keep-alive. Later failures are events.
-    """
-    pieces = run.pieces(models, config)
-    if not stream:
-        answers = await _folded(pieces, run)
-        media.send_json(resp, writer.whole(answers, run.usage()))
-        return
-    first = await anext(pieces)
-    resp.content_type = "text/event-stream; charset=utf-8"
-    resp.set_headers(media.STREAM_HEADERS)
-    resp.stream = Closing(_events(first, pieces, run, writer, config.keep_alive_interval))
-
-
-async def _folded(pieces: Pieces, run: Run) -> list[Answer]:
-    answers = [Answer() for _ in range(len(run.plan.prompts) * run.plan.n)]
-    async with aclosing(pieces):
-        async for batch in pieces:
-            for piece in batch:
-                answers[piece.index].add(piece)
-    return answers
-
-
-async def _events(
-    first: list[Piece], rest: Pieces, run: Run, writer: Writer, interval: float
-) -> AsyncGenerator[bytes, None]:
-    """The body of a stream: every batch of pieces is one write."""
-    clock = asyncio.get_running_loop().time
-    async with aclosing(rest):
-        try:
-            batch: list[Piece] | None = first
-            last = clock()
-            while batch is not None:
-                said = b"".join(media.event(chunk) for piece in batch for chunk in writer.chunks(piece))
-                if said or clock() - last >= interval or not batch:
-                    last = clock()
-                    yield said or media.KEEP_ALIVE
-                batch = await anext(rest, None)
-            usage = writer.usage_chunk(run.usage())
-            yield (b"" if usage is None else media.event(usage)) + media.DONE
-        except Exception as error:
-            yield media.event(media.as_basert_error(error).wire())

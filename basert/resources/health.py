@@ -6,9 +6,9 @@ from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from basert import media
-from basert.metrics import Metrics
-from basert.models import Model, Models
+from basert.models import Model
 from basert.openapi import operation
+from basert.resources.service import Service
 from basert.schema.others import Alive, ModelReadiness, Readiness
 
 
@@ -25,8 +25,8 @@ class Live:
 class Ready:
     """200 when every model can answer and no drain has begun, else 503 with the reason."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, service: Service) -> None:
+        self._models = service.models
 
     @operation("Whether every model can answer; 503 if not.", None, Readiness)
     async def on_get(self, _req: Request, resp: Response) -> None:
@@ -57,11 +57,10 @@ def _model(model: Model) -> ModelReadiness:
 
 
 class Exposition:
-    def __init__(self, models: Models, metrics: Metrics) -> None:
-        self._models = models
-        self._metrics = metrics
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     @operation("Figures in Prometheus' text format.", None, None)
     async def on_get(self, _req: Request, resp: Response) -> None:
         resp.content_type = CONTENT_TYPE_LATEST
-        resp.data = await self._metrics.exposition(self._models.all())
+        resp.data = await self._service.metrics.exposition(self._service.models.all())

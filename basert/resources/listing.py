@@ -5,15 +5,16 @@ from __future__ import annotations
 from falcon.asgi import Request, Response
 
 from basert import media, schema
-from basert.models import Model, Models
+from basert.models import Model
 from basert.openapi import operation
 from basert.resources.planning import context_of
+from basert.resources.service import Service
 from basert.schema.others import ModelCard, ModelList
 
 
 class ModelCollection:
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, service: Service) -> None:
+        self._models = service.models
 
     @operation("The models served here.", None, ModelList)
     async def on_get(self, _req: Request, resp: Response) -> None:
@@ -22,8 +23,8 @@ class ModelCollection:
 
 
 class ModelItem:
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, service: Service) -> None:
+        self._models = service.models
 
     @operation("One model.", None, ModelCard)
     async def on_get(self, _req: Request, resp: Response, model: str) -> None:

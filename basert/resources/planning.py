@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from falcon.asgi import Request
 
 from basert.errors import ContextLengthExceeded, InvalidRequest
 from basert.limits import room_after
@@ -20,9 +21,10 @@ from basert.schema.generation import GenerationRequest
 T = TypeVar("T")
 
 
-async def beside(work: Callable[[], T], model: Model, size: int) -> T:
-    """Do text work on `size` characters, in a thread if it would hold up the event loop."""
-    return work() if model.text.is_quick(size) else await asyncio.to_thread(work)
+async def beside(work: Callable[[], T], model: Model, req: Request) -> T:
+    """Do text work on a request, in a thread if its body is so long that the event loop would be held up."""
+    quick = req.content_length is not None and model.text.is_quick(req.content_length)
+    return work() if quick else await asyncio.to_thread(work)
 
 
 def context_of(model: Model) -> int:

@@ -9,14 +9,13 @@ from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
 from basert.schema.generation import Count, GenerationRequest, Unsupported, Usage
-from basert.schema.parsing import given
 
 _REFUSED = {
-    "functions": "The deprecated 'functions' are not supported; leave them out.",
-    "function_call": "The deprecated 'function_call' is not supported; leave it out.",
-    "audio": "This model answers in text only; leave 'audio' out.",
-    "web_search_options": "Web search is not supported; leave 'web_search_options' out.",
-    "continue_final_message": "'continue_final_message' is not supported; use /v1/completions.",
+    "functions": "Tool calls are not supported yet",
+    "function_call": "Tool calls are not supported yet",
+    "audio": "This model answers in text only",
+    "web_search_options": "Web search is not supported",
+    "continue_final_message": "Continuing the last message is not supported",
 }
 
 
@@ -165,9 +164,7 @@ class ChatRequest(GenerationRequest, kw_only=True):
             raise InvalidRequest(
                 "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.", param="top_logprobs"
             )
-        for field, sentence in _REFUSED.items():
-            if given(getattr(self, field)):
-                raise InvalidRequest(sentence, param=field)
+        self.refuse(_REFUSED)
 
     def _check_tools(self) -> None:
         if self.tool_choice is not None and not self.tools:

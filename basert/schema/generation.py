@@ -6,6 +6,7 @@ Knows the wire and basert.messages' Sampling; no text, no engine.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -22,14 +23,16 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Unsupported = Annotated[Any, Meta(description="Refused when it asks for anything.")]
 
-_REFUSED = {
-    "response_format": "Constrained output is not supported yet; leave 'response_format' out.",
-    "structured_outputs": "Constrained output is not supported yet; leave 'structured_outputs' out.",
-    "guided_json": "Constrained output is not supported yet; leave 'guided_json' out.",
-    "guided_regex": "Constrained output is not supported yet; leave 'guided_regex' out.",
-    "guided_choice": "Constrained output is not supported yet; leave 'guided_choice' out.",
-    "guided_grammar": "Constrained output is not supported yet; leave 'guided_grammar' out.",
-    "use_beam_search": "Beam search is not supported; leave 'use_beam_search' out.",
+_CONSTRAINTS = (
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+)
+REFUSED = dict.fromkeys(_CONSTRAINTS, "Constrained output is not supported yet") | {
+    "use_beam_search": "Beam search is not supported"
 }
 
 
@@ -77,10 +80,14 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
                 "The 'stream_options' parameter is only allowed when 'stream' is true.",
                 param="stream_options",
             )
-        for field, sentence in _REFUSED.items():
+        self.refuse(REFUSED)
+
+    def refuse(self, fields: Mapping[str, str]) -> None:
+        """Raise InvalidRequest for a field that asks for what basert cannot do, with the reason."""
+        for field, why in fields.items():
             value = getattr(self, field)
             if given(value) and value != {"type": "text"}:
-                raise InvalidRequest(sentence, param=field)
+                raise InvalidRequest(f"{why}; leave '{field}' out.", param=field)
 
     @property
     def stops(self) -> list[str]:

@@ -184,6 +184,18 @@ async def test_what_a_request_leaves_open_the_checkpoint_decides(
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.3, 20, 1.0)
 
 
+async def test_template_arguments_cannot_take_the_place_of_our_own(
+    client: ASGIConductor, models: FakeModels
+) -> None:
+    names = ["messages", "self", "tools", "model", "config", "documents"]
+    await plain(client)
+    await plain(client, chat_template_kwargs=dict.fromkeys(names, "x"))
+    await plain(client, chat_template_kwargs={"add_generation_prompt": False})
+    first, second, third = (ids for ids, _ in models.model.engine.submitted)
+    assert first == second
+    assert len(third) < len(first)
+
+
 async def test_a_request_without_a_seed_gets_one(client: ASGIConductor, models: FakeModels) -> None:
     await plain(client)
     await plain(client)

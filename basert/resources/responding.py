@@ -1,0 +1,117 @@
+"""From pieces to an answer: streamed as events, or folded into one body. Both take the same pieces.
+
+A Writer knows one endpoint's wire form; this knows none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from falcon.asgi import Response
+
+from basert import media
+from basert.messages import TokenLogprob
+from basert.resources.generating import Pieces, Run
+from basert.resources.service import Service
+from basert.schema.generation import Usage
+from basert.text.streaming import Piece, Scored
+
+
+@dataclass
+class Answer:
+    """All pieces of one choice, folded."""
+
+    parts: list[str] = field(default_factory=list)
+    scored: list[Scored] = field(default_factory=list)
+    prompt_scored: Sequence[TokenLogprob] = ()
+    finish: Any = None
+
+    def add(self, piece: Piece) -> None:
+        self.parts.append(piece.text)
+        self.scored += piece.scored
+        self.prompt_scored = self.prompt_scored or piece.prompt_scored
+        self.finish = piece.finish
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+
+class Writer(Protocol):
+    """One endpoint's wire form."""
+
+    def chunks(self, piece: Piece) -> Iterable[Any]:
+        """What a stream says of a piece; nothing while its text is held back."""
+
+    def usage_chunk(self, usage: Usage) -> Any | None:
+        """The last chunk of a stream, if it was asked for."""
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> Any:
+        """The plain answer."""
+
+
+class Closing:
+    """Falcon closes a stream with close(); generators know only aclose()."""
+
+    def __init__(self, generator: AsyncGenerator[bytes, None]) -> None:
+        self._generator = generator
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._generator
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._generator)
+
+    async def close(self) -> None:
+        await self._generator.aclose()
+
+
+async def respond(resp: Response, run: Run, writer: Writer, service: Service, *, stream: bool) -> None:
+    """Answer a request, either way. Raises what Run.pieces raises, as long as no answer has begun.
+
+    A stream begins (and its status is 200) with the engine's first step, so that a full queue is still a 429;
+    or, if a prompt waits longer than the keep-alive interval, with a keep-alive. Later failures are events.
+    """
+    pieces = run.pieces()
+    if not stream:
+        answers = await _folded(pieces, run)
+        media.send_json(resp, writer.whole(answers, run.usage()))
+        return
+    first = await anext(pieces)
+    resp.content_type = "text/event-stream; charset=utf-8"
+    resp.set_headers(media.STREAM_HEADERS)
+    resp.stream = Closing(_events(first, pieces, run, writer, service.config.keep_alive_interval))
+
+
+async def _folded(pieces: Pieces, run: Run) -> list[Answer]:
+    answers = [Answer() for _ in range(len(run.plan.prompts) * run.plan.n)]
+    async with aclosing(pieces):
+        async for batch in pieces:
+            for piece in batch:
+                answers[piece.index].add(piece)
+    return answers
+
+
+async def _events(
+    first: list[Piece], rest: Pieces, run: Run, writer: Writer, interval: float
+) -> AsyncGenerator[bytes, None]:
+    """The body of a stream: every batch of pieces is one write."""
+    clock = asyncio.get_running_loop().time
+    async with aclosing(rest):
+        try:
+            batch: list[Piece] | None = first
+            last = clock()
+            while batch is not None:
+                said = b"".join(media.event(chunk) for piece in batch for chunk in writer.chunks(piece))
+                if said or clock() - last >= interval or not batch:
+                    last = clock()
+                    yield said or media.KEEP_ALIVE
+                batch = await anext(rest, None)
+            usage = writer.usage_chunk(run.usage())
+            yield (b"" if usage is None else media.event(usage)) + media.DONE
+        except Exception as error:
+            yield media.event(media.as_basert_error(error).wire())

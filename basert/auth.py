@@ -1,7 +1,7 @@
 """API keys: bearer tokens, compared in constant time over hashes. Knows no model and no request body.
 
 Without any key the server is open. With keys, everything needs one but what load balancers and monitors ask
-for (health, metrics) and the API's description.
+for (health and, unless --protect-metrics, metrics) and the API's description.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from falcon.asgi import Request, Response
 from basert.config import AppConfig
 from basert.errors import ConfigError, Unauthorized
 
-OPEN_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics", "/v1/metrics", "/openapi.json"})
+METRICS_PATHS = frozenset({"/metrics", "/v1/metrics"})
+OPEN_PATHS = frozenset({"/health", "/livez", "/readyz", "/openapi.json"}) | METRICS_PATHS
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Keys:
     def __init__(self, config: AppConfig) -> None:
         """Raises ConfigError when the key file cannot be read."""
         self._config = config
+        self._open = OPEN_PATHS - METRICS_PATHS if config.protect_metrics else OPEN_PATHS
         self._hashes = _hashed(config.read_keys())
 
     def reload(self) -> None:
@@ -36,7 +38,7 @@ class Keys:
             _log.error("the API keys stay as they were: %s", error.message)
 
     async def process_request(self, req: Request, _resp: Response) -> None:
-        if self._hashes and req.path not in OPEN_PATHS and req.method != "OPTIONS":
+        if self._hashes and req.path not in self._open and req.method != "OPTIONS":
             self._check(req.get_header("Authorization"))
 
     def _check(self, header: str | None) -> None:

@@ -30,6 +30,7 @@ class AppConfig:
     api_key_file: Annotated[
         Path | None, Help("A file of such keys, one a line, # comments; read again on SIGHUP.")
     ] = None
+    protect_metrics: Annotated[bool, Help("Ask for a key at /metrics as well.")] = False
     max_tokens: Annotated[
         int | None, Help("Tokens to generate when a request does not say; else the context's rest.", least=1)
     ] = None

@@ -171,6 +171,14 @@ async def test_keys(models: FakeModels, tmp_path: Path) -> None:
         assert await status("Bearer third") == 200
 
 
+async def test_figures_can_be_kept_for_those_with_a_key(models: FakeModels) -> None:
+    async with ASGIConductor(fake_app(models, api_key=("first",), protect_metrics=True)) as conductor:
+        assert (await conductor.simulate_get("/metrics")).status_code == 401
+        with_key = await conductor.simulate_get("/metrics", headers={"Authorization": "Bearer first"})
+        assert with_key.status_code == 200
+        assert (await conductor.simulate_get("/health")).status_code == 200
+
+
 async def test_a_body_too_large_is_refused_by_its_length_and_by_its_bytes(models: FakeModels) -> None:
     async with ASGIConductor(fake_app(models, max_body_bytes=2000)) as conductor:
         small = await conductor.simulate_post("/v1/completions", json=BODY)

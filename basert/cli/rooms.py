@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from basert.errors import ConfigError
 @contextmanager
 def export_extra() -> Iterator[None]:
     """Around imports of `export`: ConfigError with the mend when its libraries are not installed."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what it warns of, an export does not use
     try:
         yield
     except ModuleNotFoundError as error:

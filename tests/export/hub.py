@@ -54,11 +54,14 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(path.rpartition("/")[2], body)
 
     def _file(self, name: str, body: bool) -> None:
-        content = (self.server.folder / name).read_bytes()
+        path = self.server.folder / name
+        if not path.is_file():
+            return self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        content = path.read_bytes()
         if body:
             self.server.downloads.append(name)
         headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        self._answer(200, content, headers, body)
+        return self._answer(200, content, headers, body)
 
     def _answer(
         self, status: int, content: bytes, headers: dict[str, str] | None = None, body: bool = True

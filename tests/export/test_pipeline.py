@@ -203,7 +203,8 @@ def test_abandoned_work_is_bounded(home: Path, monkeypatch: pytest.MonkeyPatch) 
         (works / name).mkdir(parents=True)
         (works / name / "weights").write_bytes(b"x" * 100)
         os.utime(works / name, (1000 - age, 1000 - age))
-    monkeypatch.setattr(steps, "KEEP_BYTES", 150)
     with workspace.lock(steps.lock_of(works / "locked"), refuse="never"):
-        steps.forget_old_work(works)
-    assert {path.name for path in works.iterdir() if path.is_dir()} == {"newest", "locked"}
+        for keep, left in ((200, {"newest", "locked"}), (100, {"locked"}), (0, {"locked"})):
+            monkeypatch.setattr(steps, "KEEP_BYTES", keep)
+            steps.forget_old_work(works)
+            assert {path.name for path in works.iterdir() if path.is_dir()} == left

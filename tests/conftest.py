@@ -46,5 +46,5 @@ def tiny_llama() -> tuple[Path, Path]:
     """(bundle, checkpoint) of a two-layer Llama with random weights, in fp32."""
     checkpoint = STORE / "sources" / "tiny-llama"
     if not (checkpoint / "config.json").is_file():
-        write_checkpoint(checkpoint)
+        write_checkpoint(checkpoint, spread=0.25)
     return export(str(checkpoint), "tiny-llama", "fp32"), checkpoint

@@ -16,8 +16,11 @@ from tests.tiny import TEMPLATE, tiny_tokenizer
 END = "<|im_end|>"
 
 
-def write_checkpoint(folder: Path, *, template: bool = True, seed: int = 0) -> Path:
-    """A two-layer Llama in Hugging Face layout, 301 token ids, 512 positions."""
+def write_checkpoint(folder: Path, *, template: bool = True, seed: int = 0, spread: float = 0.02) -> Path:
+    """A two-layer Llama in Hugging Face layout, 301 token ids, 512 positions.
+
+    spread: of the random weights; 0.25 gives answers that vary from token to token.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -32,6 +35,7 @@ def write_checkpoint(folder: Path, *, template: bool = True, seed: int = 0) -> P
         num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
+        initializer_range=spread,
         bos_token_id=None,
         eos_token_id=tokenizer.token_to_id(END),
         pad_token_id=None,

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Template, TemplateError, TemplateSyntaxError
 
 from basert.errors import InvalidRequest
-from basert.text.sandbox import TemplateEnvironment, budget
+from basert.text.budget import budget
+from basert.text.sandbox import TemplateEnvironment
 
 SLOW_SECONDS = 0.05
 

@@ -86,6 +86,8 @@ def test_templates_see_what_transformers_gives_them(source: str, rendered: str) 
         "{{ 'a'.ljust(10 ** 9) }}",
         "{{ 'a'|indent(10 ** 9) }}",
         "{{ [1]|tojson(indent=10 ** 9) }}",
+        "{{ [1]|tojson(indent='x' * 10 ** 6) }}",
+        "{{ 'a'|indent('x' * 10 ** 6) }}",
         "{{ '%999999999d' % 1 }}",
         "{{ '%*d' % (999999999, 1) }}",
         "{{ '%999999999d'|format(1) }}",

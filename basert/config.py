@@ -80,6 +80,9 @@ class ServeConfig(AppConfig):
     workers: Annotated[
         int | None, Help("HTTP worker processes; else one per four cores.", least=1, most=64)
     ] = None
+    idle_timeout: Annotated[
+        int, Help("Seconds a connection may be without a request, before the first one too.", least=1)
+    ] = 75
     max_context: Annotated[
         int | None, Help("Longest prompt and answer together, in tokens; else the bundle's own.", least=1)
     ] = None

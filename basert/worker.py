@@ -12,6 +12,7 @@ import gc
 import logging
 import math
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from prometheus_client.multiprocess import mark_process_dead
 
-from basert import config, logs, orphans
+from basert import config, logs, orphans, protocol
 from basert.access import AccessLog
 from basert.app import create_app
 from basert.config import ServeConfig
@@ -32,7 +33,6 @@ from basert.supervisor.folder import CONFIG, CONTROL
 
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
-KEEP_ALIVE_SECONDS = 75
 HANG_SECONDS = 60  # a worker whose event loop stands still for this long is killed
 ORPHAN_SECONDS = 0.5  # for the last error events to leave
 
@@ -70,7 +70,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
             "asgi_lifespan": "on",
             "asgi_disconnect_grace_period": 0,  # a handler ends with its client
             "http_parser": "fast",
-            "keepalive": KEEP_ALIVE_SECONDS,
+            "keepalive": self._settings.idle_timeout,
             "timeout": HANG_SECONDS,
             "graceful_timeout": math.ceil(self._settings.drain_timeout) + 1,
             "limit_request_line": MAX_HEADER_BYTES,
@@ -137,6 +137,9 @@ def main() -> None:
     folder, listener = Path(sys.argv[1]), int(sys.argv[2])
     settings = config.from_json((folder / CONFIG).read_bytes())
     logs.setup("http arbiter", settings.log_format, settings.log_level)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file
+    protocol.install()
     gc.freeze()  # what is imported by now stays shared between the workers
     HttpServer(settings, folder, listener).run()
 

@@ -1,0 +1,44 @@
+"""What gunicorn's HTTP protocol leaves out: errors in OpenAI's form, and an end for silent connections.
+
+gunicorn answers requests that are none (headers too large, bad framing) itself, before any app, in plain text;
+and it waits for ever for a connection's first request. It has no setting for either, hence this subclass.
+"""
+
+from __future__ import annotations
+
+import uuid
+from asyncio import BaseTransport
+from collections.abc import Iterable
+
+import msgspec
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers import gasgi
+
+from basert.errors import BasertError, InvalidRequest
+
+
+class Protocol(ASGIProtocol):  # type: ignore[misc]
+    def connection_made(self, transport: BaseTransport) -> None:
+        """The first request has as long to come as any later one."""
+        super().connection_made(transport)
+        self._arm_keepalive_timer()
+
+    def _send_error_response(
+        self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        error = InvalidRequest(message) if status < 500 else BasertError(message)
+        body = msgspec.json.encode(error.wire())
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "x-request-id": f"req_{uuid.uuid4().hex}",
+            **dict(extra_headers),
+            "Connection": "close",
+        }
+        lines = [f"HTTP/1.1 {status} {self._get_reason_phrase(status)}", *map(": ".join, headers.items())]
+        self._safe_write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+
+def install() -> None:
+    """Have gunicorn's worker speak it."""
+    gasgi.ASGIProtocol = Protocol

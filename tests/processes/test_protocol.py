@@ -1,0 +1,66 @@
+"""What gunicorn answers itself, over a bare socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving import Server
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    run_dir = tmp_path_factory.mktemp("r")
+    with Server([bundle], ["--run-dir", str(run_dir), "--idle-timeout", "1"]) as server:
+        yield server
+
+
+def _say(server: Server, request: bytes) -> bytes:
+    """All that comes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
+        sock.sendall(request)
+        with sock.makefile("rb") as answer:
+            return answer.read()
+
+
+MANY = b"".join(b"A%d: x\r\n" % number for number in range(150))
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "message"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: %s\r\n\r\n" % (b"x" * 9000), 431, "exceeds limit (8190)"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n" % MANY, 431, "exceeds limit (100)"),
+        (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 9000), 414, "exceeds limit (8190)"),
+        (b"rubbish\r\n\r\n", 400, "Invalid HTTP request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, "Invalid Content-Length value"),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "Content-Length with Transfer-Encoding",
+        ),
+    ],
+)
+def test_what_is_no_request_is_answered_in_openais_form(
+    server: Server, request_: bytes, status: int, message: str
+) -> None:
+    head, _, body = _say(server, request_).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nx-request-id: req_" in head
+    error = json.loads(body)["error"]
+    assert error == {
+        "message": error["message"],
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize("beginning", [b"", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_that_stays_silent_is_closed(server: Server, beginning: bytes) -> None:
+    assert _say(server, beginning) == b""

@@ -57,7 +57,7 @@ def calibrate_ids(
         probed.unlink()
     seen = _observe(runner, sites, windows, progress)
     out.mkdir(parents=True, exist_ok=True)
-    arrays = {f"max/{weight}": seen[f"max/{source}"] for weight, source, _ in sites}
+    arrays: dict[str, Any] = {f"max/{weight}": seen[f"max/{source}"] for weight, source, _ in sites}
     arrays |= {f"square/{weight}": seen[f"square/{source}"] for weight, source, _ in sites}
     np.savez(out / CALIBRATION, **arrays)
     return out / CALIBRATION
@@ -73,7 +73,7 @@ def read_calibration(path: Path) -> Activations:
 
 
 def _probe(graph: Path, probed: Path) -> list[tuple[str, str, int]]:
-    """Write the graph with two outputs more per linear layer's input; (weight, input, channels) of each layer."""
+    """Write the graph with two more outputs per layer's input; (weight, input, channels) of each layer."""
     model = ir.load(graph)
     editor = Editor(model)
     last = list(model.graph)[-1]

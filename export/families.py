@@ -1,7 +1,7 @@
 """Which exporter builds which family: model_type -> Recipe. Knows configurations, no graph surgery.
 
-mobius-onnx knows a hundred decoder-only architectures. What it builds with GroupQueryAttention, our passes turn
-into a slot graph, and the parity gate has the last word on each export: PROVEN lists what tests compare.
+mobius-onnx knows a hundred decoder-only architectures. What it builds with GroupQueryAttention, our passes
+turn into a slot graph, and the parity gate has the last word on each export. PROVEN lists what tests compare.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def recipe_for(checkpoint: Path) -> Recipe:
     config = read_config(checkpoint)
     if not _mobius_generates(config.model_type):
         raise ExportError(
-            f"Architecture {config.model_type!r} is not supported: basert exports decoder-only language models "
+            f"Architecture {config.model_type!r} is not supported: basert exports decoder-only models "
             f"({', '.join(PROVEN)}, and others that mobius-onnx builds with GroupQueryAttention)."
         )
     return Recipe(f"mobius-onnx {version('mobius-onnx')}", _from_mobius)
@@ -51,7 +51,7 @@ def _mobius_generates(model_type: str) -> bool:
 
 
 def _from_mobius(checkpoint: Path) -> Any:
-    """mobius' graph for the CPU provider: opset 24, packed QKV where possible, GroupQueryAttention with rope."""
+    """mobius' graph for the CPU provider: opset 24, packed QKV, GroupQueryAttention that rotates."""
     import mobius
 
     with _quiet():

@@ -30,6 +30,7 @@ from export.skeleton import embedding_scale
 GRAPH = "decoder.onnx"
 DATA = f"{GRAPH}.data"
 DECODER = "decoder.json"
+SHORTEST = 64  # tokens of context that parity and golden cases need
 
 
 class Decoder(msgspec.Struct, frozen=True):
@@ -99,8 +100,10 @@ def read_decoder(folder: Path) -> Decoder:
 
 
 def _context(asked: int | None, longest: int) -> int:
-    if asked is not None and not 1 < asked <= longest:
-        raise ExportError(f"A max context of {asked} is not possible; this model allows 2 to {longest}.")
+    if asked is not None and not SHORTEST <= asked <= longest:
+        raise ExportError(
+            f"A max context of {asked} is not possible; this model allows {SHORTEST} to {longest}."
+        )
     return asked or longest
 
 

@@ -18,7 +18,7 @@ from basert.manifest import ParityNumbers
 from basert.progress import Show
 from export import prose
 from export.checkpoint import token_ids
-from export.graph import read_decoder
+from export.graph import Decoder, read_decoder
 from export.reference import Reference
 from export.runner import SlotRunner, chunks
 
@@ -78,9 +78,16 @@ class Comparison:
 def measure(checkpoint: Path, graph: Path, progress: Show, *, threads: int = 0) -> ParityNumbers:
     """Compare the slot graph in folder `graph` with its checkpoint over the shipped evaluation text."""
     ids = token_ids(checkpoint, prose.evaluation())
-    window = min(WINDOW, read_decoder(graph).max_context)
-    sequences = [list(part) for _, part in chunks(ids, window) if len(part) > DECODED]
-    return measure_ids(checkpoint, graph, sequences, progress, threads=threads)
+    return measure_ids(checkpoint, graph, _sequences(ids, read_decoder(graph)), progress, threads=threads)
+
+
+def _sequences(ids: list[int], decoder: Decoder) -> list[list[int]]:
+    """Sequences of WINDOW tokens; with a sliding window that the text can fill, the first one passes it."""
+    first = length = min(WINDOW, decoder.max_context)
+    if decoder.window is not None and decoder.window < len(ids):
+        first = max(length, min(decoder.window + WINDOW // 2, decoder.max_context))
+    parts = [ids[:first], *(list(part) for _, part in chunks(ids[first:], length))]
+    return [part for part in parts if len(part) > DECODED]
 
 
 def measure_ids(
@@ -133,6 +140,7 @@ def check(variant: str, numbers: ParityNumbers) -> None:
     for name, value, limit, at_least in checks:
         if limit is not None and not (value >= limit if at_least else value <= limit):
             raise ParityError(
-                f"The {variant} graph differs too much from the checkpoint: its {name} is {value:.6g}, the limit "
-                f"{limit:g}. Try another --variant; if fp32 fails too, the exporter is wrong for this model."
+                f"The {variant} graph differs too much from the checkpoint: its {name} is {value:.6g},"
+                f" the limit {limit:g}. Try another --variant;"
+                " if fp32 fails too, the exporter is wrong for this model."
             )

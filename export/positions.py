@@ -1,4 +1,4 @@
-"""Rope tables and attention windows, layer by layer, taken from transformers' own modules and configuration."""
+"""Rope tables and attention windows, layer by layer, as transformers' own modules and configuration say."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Positions:
 
 
 def longest_context(config: Any) -> int:
-    """Positions for which one rope table is right: longrope changes its frequencies beyond the original length."""
+    """Positions for which one rope table is right: longrope has other frequencies beyond its first length."""
     longest = int(config.max_position_embeddings)
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
@@ -46,7 +46,7 @@ def longest_context(config: Any) -> int:
 
 
 def read_positions(config: Any, length: int) -> Positions:
-    """Tables of `length` positions. Raises ExportError when the architecture has no rotary module of the usual form."""
+    """Tables of `length` positions. Raises ExportError for layers or a rotary module of another kind."""
     layers = _layers(config)
     rotary = rotary_module(config)
     by_kind = "layer_type" in inspect.signature(rotary.forward).parameters

@@ -29,11 +29,12 @@ class Reference:
         except Exception as error:  # safetensors, transformers and torch each raise their own
             raise ExportError(f"transformers cannot load {checkpoint}: {first_line(error)}.") from error
 
-    @torch.no_grad()
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """float32 [len(ids), vocab]: what follows each prefix of `ids`."""
-        output = self._model(input_ids=torch.tensor([list(ids)]), use_cache=False)
-        return output.logits[0].float()
+        with torch.no_grad():
+            output = self._model(input_ids=torch.tensor([list(ids)]), use_cache=False)
+        logits: torch.Tensor = output.logits[0].float()
+        return logits
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """The `count` most likely ids after `prompt`, one after another, without a cache."""

@@ -47,7 +47,7 @@ class SlotRunner:
         *parts, (past, last) = chunks(ids, size)
         for start, part in parts:
             self.chunk(slot, part, start, rows=[len(part) - 1])
-        return self.chunk(slot, last, past, rows=[len(last) - 1])[0]
+        return np.asarray(self.chunk(slot, last, past, rows=[len(last) - 1])[0])
 
     def run(
         self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]

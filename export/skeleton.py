@@ -1,4 +1,4 @@
-"""The reference's modules without its weights: what transformers says about an architecture beyond its config."""
+"""The reference's modules without its weights: what an architecture's configuration does not tell."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from export.passes.editing import MICROSOFT, Editor, consumers, prune
 
 
 def fuse_silu(model: ir.Model) -> None:
-    """Fuses every Sigmoid that is only multiplied with its own input; any other is left as it is, and right."""
+    """Fuses every Sigmoid that is only multiplied with its own input; any other stays as it is, and right."""
     editor = Editor(model)
     for node in list(model.graph):
         users = consumers(node.outputs[0])

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from basert.errors import ExportError
-from export.passes.editing import array_of, consumers
+from export.passes.editing import array_of, consumers, data_of
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Clip"}
 NORMS = {"RMSNormalization": 1, "SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
@@ -43,8 +43,7 @@ class Linear:
 
     def matrix(self) -> np.ndarray[Any, Any]:
         """float32 [in, out]; a view, do not write to it."""
-        array = array_of(self.weight)
-        assert array is not None
+        array = data_of(self.weight)
         return array.T if self.transposed else array
 
 

@@ -66,6 +66,13 @@ def array_of(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
     return array
 
 
+def data_of(value: ir.Value) -> np.ndarray[Any, Any]:
+    """The data of a value that is known to be an initializer."""
+    array = array_of(value)
+    assert array is not None, f"{value.name} is no initializer"
+    return array
+
+
 def set_array(value: ir.Value, array: np.ndarray[Any, Any]) -> None:
     """Give an initializer new data; dtype and shape follow."""
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from export.passes.editing import Editor, prune
+from export.passes.editing import prune
 
 
 def answer_tokens(model: ir.Model) -> None:
-    editor = Editor(model)
-    logits = next(value for value in model.graph.outputs if value.name == "logits")
+    outputs = model.graph.outputs
+    logits = next(value for value in outputs if value.name == "logits")
     logits.shape = ir.Shape(["rows", logits.shape[-1]])
-    last = list(model.graph)[-1]
-    token = editor.insert(last, "ArgMax", logits, axis=-1, keepdims=0)
-    model.graph.remove(token.producer())
-    model.graph.append(token.producer())
+    best = ir.node("ArgMax", [logits], attributes={"axis": -1, "keepdims": 0}, name="basert/ArgMax")
+    model.graph.append(best)
+    token = best.outputs[0]
     token.name, token.type, token.shape = "next_token", ir.TensorType(ir.DataType.INT64), ir.Shape(["rows"])
-    present = [value for value in model.graph.outputs if value.name.startswith("present.")]
-    model.graph.outputs[:] = [token, logits, *present]
+    outputs[:] = [token, logits, *(value for value in outputs if value.name.startswith("present."))]
     prune(model)

@@ -9,21 +9,23 @@ applied late or never: up's is carried past the gate's product into down's, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from export.passes.anatomy import Linear, embedding, linears
-from export.passes.editing import MICROSOFT, Editor, array_of, consumers, prune
+from export.passes.editing import MICROSOFT, Editor, consumers, data_of, prune
 
 Array = np.ndarray[Any, Any]
 
 
-def quantise(model: ir.Model) -> None:
+def quantise(model: ir.Model, progress: Callable[[int, int], None]) -> None:
     """Every linear layer, the head and the embedding. The graph must have passed `rows` and `outputs`."""
-    quantiser = _Quantiser(model)
-    for linear in linears(model):
+    quantiser, layers = _Quantiser(model), linears(model)
+    for done, linear in enumerate(layers):
+        progress(done, len(layers))
         quantiser.convert(linear)
     quantiser.embed(embedding(model))
     _choose_unscaled(model, quantiser.scaled)
@@ -83,7 +85,7 @@ class _Quantiser:
 
     def _rows_of(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
         """int8 [rows, channels] and float32 [rows] of an embedding matrix, made once."""
-        weight, scale = columns_to_int8(array_of(value).T)
+        weight, scale = columns_to_int8(data_of(value).T)
         names = f"{value.name}.int8", f"{value.name}.scale"
         return self.editor.constant(names[0], np.ascontiguousarray(weight.T)), self.editor.constant(
             names[1], scale

@@ -30,6 +30,9 @@ def gather_rows(model: ir.Model) -> None:
             for index, source in enumerate(node.inputs):
                 if source is value:
                     node.replace_input_with(index, chosen)
+    for value in (output for node in behind for output in node.outputs):
+        if not value.is_graph_output():
+            value.shape = None  # has lost a dimension
 
 
 def _reachable(value: ir.Value) -> list[ir.Node]:
@@ -55,16 +58,14 @@ def _from_head(linear: Linear) -> list[ir.Node]:
 
 def _is_rowwise(node: ir.Node) -> bool:
     if node.op_type == "Split":
-        return node.attributes.get_int("axis", 0) == -1
+        return bool(node.attributes.get_int("axis", 0) == -1)
     if node.op_type in ("MatMul", "Gemm"):
         return is_constant(node.inputs[1])
-    return node.op_type in ROWWISE
+    return bool(node.op_type in ROWWISE)
 
 
 def _crossing(behind: list[ir.Node]) -> list[ir.Value]:
-    """What the nodes read from before the cut, constants aside: the attention's output, the residual stream."""
+    """What the nodes read from before the cut, constants aside: attention, the residual stream."""
     made = {output for node in behind for output in node.outputs}
-    values = [
-        value for node in behind for value in node.inputs if value not in made and not is_constant(value)
-    ]
-    return list(dict.fromkeys(values))
+    values = [value for node in behind for value in node.inputs if not is_constant(value)]
+    return list(dict.fromkeys(value for value in values if value not in made))

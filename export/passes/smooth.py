@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.passes.anatomy import Linear, attentions, embedding, linears, norm_weight
-from export.passes.editing import Editor, array_of, consumers, set_array
+from export.passes.editing import Editor, array_of, consumers, data_of, set_array
 
 Array = np.ndarray[Any, Any]
 
@@ -37,9 +37,9 @@ def smooth(model: ir.Model, maxima: Mapping[str, Array]) -> None:
 
 
 def factors(activation: Array, weight: Array) -> Array:
-    """What to divide each channel by, from its largest activation and its largest weight; float32 [channels]."""
+    """What to divide each channel by, from its largest activation and weight; float32 [channels]."""
     balance = np.sqrt(np.maximum(activation, 1e-5) / np.maximum(weight, 1e-5))
-    return np.clip(balance / np.exp(np.log(balance).mean()), 1e-3, 1e3).astype(np.float32)
+    return np.asarray(np.clip(balance / np.exp(np.log(balance).mean()), 1e-3, 1e3), np.float32)
 
 
 def _smooth_norm(model: ir.Model, source: ir.Value, readers: list[Linear], activation: Array) -> None:
@@ -47,7 +47,7 @@ def _smooth_norm(model: ir.Model, source: ir.Value, readers: list[Linear], activ
     if weight is None or len(consumers(weight)) != 1:
         return
     factor = factors(activation, np.max([_largest_rows(linear) for linear in readers], axis=0))
-    set_array(weight, _data(weight) / factor)
+    set_array(weight, data_of(weight) / factor)
     for linear in readers:
         _scale_rows(linear, factor)
         if len(consumers(linear.weight)) > 1:
@@ -55,7 +55,7 @@ def _smooth_norm(model: ir.Model, source: ir.Value, readers: list[Linear], activ
 
 
 def _unscale_embedding(model: ir.Model, head: Linear, factor: Array) -> None:
-    """The head's matrix is the embedding's too: embedded tokens are divided by what it was multiplied with."""
+    """The head's matrix is the embedding's too: embedded tokens are divided by its factor."""
     node = embedding(model)
     assert node.inputs[0] is head.weight
     editor = Editor(model)
@@ -112,7 +112,7 @@ def _divide_last_columns(value: ir.Value, by_node: Mapping[ir.Node, Linear], fac
     divisor = np.concatenate([ones, factor])
     _set_matrix(linear, linear.matrix() / divisor)
     if bias is not None:
-        set_array(bias, _data(bias) / divisor)
+        set_array(bias, data_of(bias) / divisor)
     return True
 
 
@@ -127,9 +127,3 @@ def _set_matrix(linear: Linear, matrix: Array) -> None:
 def _largest_rows(linear: Linear) -> Array:
     """The largest absolute weight of each input channel."""
     return np.asarray(np.abs(linear.matrix()).max(axis=1))
-
-
-def _data(value: ir.Value) -> Array:
-    array = array_of(value)
-    assert array is not None
-    return array

@@ -1,0 +1,29 @@
+"""What this machine's CPU is good at. Reads /proc/cpuinfo, measures nothing."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+# Instructions with fast 8-bit integer products, best first: name, flag in /proc/cpuinfo.
+FEATURES = (
+    ("AMX", "amx_int8"),
+    ("AVX-512 VNNI", "avx512_vnni"),
+    ("AVX VNNI", "avx_vnni"),
+    ("AVX2", "avx2"),
+    ("ARM I8MM", "i8mm"),
+    ("ARM dot products", "asimddp"),
+)
+
+
+def integer_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """The best instruction set for 8-bit integer products here; None when there is none that is known."""
+    flags: set[str] = set()
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            flags.update(value.split())
+    found = [name for name, flag in FEATURES if flag in flags]
+    if not found and platform.system() == "Darwin" and platform.machine() == "arm64":
+        return "ARM dot products"  # no /proc there; every Apple chip has them
+    return found[0] if found else None

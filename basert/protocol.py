@@ -1,6 +1,6 @@
 """What gunicorn's HTTP protocol leaves out: errors in OpenAI's form, and an end for silent connections.
 
-gunicorn answers requests that are none (headers too large, bad framing) itself, before any app, in plain text;
+gunicorn answers what is no request (headers too large, bad framing) itself, before any app, in plain text;
 and it waits for ever for a connection's first request. It has no setting for either, hence this subclass.
 """
 
@@ -41,4 +41,5 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
 def install() -> None:
     """Have gunicorn's worker speak it."""
+    ASGIProtocol._check_h1c_protocol_available()  # what it finds is kept, and read, in the base class only
     gasgi.ASGIProtocol = Protocol

@@ -98,7 +98,7 @@ class Supervisor:
         everything: list[Kept] = [*self._engines, self._http]
         for one in everything:
             one.let_die()
-        await self._drain(self._config.drain_timeout if self._stop.is_set() else 0.0)
+        await self._drain(self._config.drain_timeout if self._stops == 1 else 0.0)
         await self._http.stop()
         self._control.kill_workers()  # whom a dead gunicorn has left
         await asyncio.gather(*(engine.stop() for engine in self._engines))

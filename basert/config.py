@@ -44,6 +44,9 @@ class AppConfig:
         int, Help("Largest request body; a larger one is answered 413.", least=1024)
     ] = 16 << 20
     body_timeout: Annotated[float, Help("Seconds a client may take to send its body.", least=0.1)] = 30.0
+    stall_timeout: Annotated[
+        float, Help("Seconds a client may leave a stream unread before it is taken for gone.", least=0.1)
+    ] = 60.0
     max_json_depth: Annotated[int, Help("Deepest nesting of a JSON body.", least=4, most=500)] = 64
     max_messages: Annotated[int, Help("Most messages of a chat request.", least=1)] = 2048
     max_prompt_bytes: Annotated[

@@ -54,20 +54,40 @@ class Writer(Protocol):
         """The plain answer."""
 
 
-class Closing:
-    """Falcon closes a stream with close(); generators know only aclose()."""
+class Body:
+    """A stream's body as Falcon wants it: closed with close(), where generators know only aclose().
 
-    def __init__(self, generator: AsyncGenerator[bytes, None]) -> None:
-        self._generator = generator
+    A client that leaves a chunk unread for `patience` seconds is taken for gone: its task is cancelled.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], patience: float) -> None:
+        self._chunks = chunks
+        self._patience = patience
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._handed_over: float | None = None  # when the chunk that is being sent was
+        self._timer = self._loop.call_later(patience, self._watch)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._generator
+        return self
 
     async def __anext__(self) -> bytes:
-        return await anext(self._generator)
+        self._handed_over = None
+        chunk = await anext(self._chunks)
+        self._handed_over = self._loop.time()
+        return chunk
 
     async def close(self) -> None:
-        await self._generator.aclose()
+        self._timer.cancel()
+        await self._chunks.aclose()
+
+    def _watch(self) -> None:
+        now = self._loop.time()
+        left = self._patience - (now - (self._handed_over or now))
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._watch)
+        elif self._task is not None:
+            self._task.cancel()
 
 
 async def respond(resp: Response, run: Run, writer: Writer, service: Service, *, stream: bool) -> None:
@@ -84,7 +104,8 @@ async def respond(resp: Response, run: Run, writer: Writer, service: Service, *,
     first = await anext(pieces)
     resp.content_type = "text/event-stream; charset=utf-8"
     resp.set_headers(media.STREAM_HEADERS)
-    resp.stream = Closing(_events(first, pieces, run, writer, service.config.keep_alive_interval))
+    events = _events(first, pieces, run, writer, service.config.keep_alive_interval)
+    resp.stream = Body(events, service.config.stall_timeout)
 
 
 async def _folded(pieces: Pieces, run: Run) -> list[Answer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -142,6 +143,18 @@ async def test_a_body_too_large_is_refused_while_it_comes(
         "/v1/completions", content=content, headers={"content-type": "application/json"}
     )
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "payload_too_large")
+
+
+async def test_a_client_that_does_not_read_is_taken_for_gone(tmp_path: Path) -> None:
+    bundle = write_testing_bundle(tmp_path, name="quick", slots=32)
+    body = json.dumps(LONG | {"model": "quick", "stream": True, "n": 128}).encode()  # megabytes of chunks
+    with Server([bundle], ["--stall-timeout", "0.3"]) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+            _, writer = await raw(server, f"Content-Length: {len(body)}", body)
+            await until(client, "basert_open_requests", 1)
+            await until(client, "basert_open_requests", 0)
+            assert 'outcome="cancelled"' in (await client.get("/metrics")).text
+            writer.close()
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/models"])

@@ -129,9 +129,10 @@ class Loaded(Generic[Config]):
 
 
 def declared(config: type) -> dict[str, Setting]:
-    """Every setting of a dataclass, by name, in the order of declaration."""
+    """Every setting of a dataclass, by name, in the order of declaration, inherited ones last."""
     hints = typing.get_type_hints(config, include_extras=True)
-    return {field.name: _setting(field, hints[field.name]) for field in dataclasses.fields(config)}
+    fields = sorted(dataclasses.fields(config), key=lambda field: field.name not in config.__annotations__)
+    return {field.name: _setting(field, hints[field.name]) for field in fields}
 
 
 def _setting(field: dataclasses.Field[Any], hint: Any) -> Setting:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
 from basert.messages import Sampling
-from engines.batch import Chunks
+from engines.batch import Batch, Chunks
 from engines.golden import logits_after
+from engines.runner import Output
 from tests.engines.harness import SteppedEngine
 
 LENGTHS = [1, 2, 7, 8, 9, 20, 31, 33, 40, 64, 100, 127, 129, 150, 200]
@@ -107,11 +108,12 @@ def test_short_prompts_share_a_first_prefill(
     engine = engine_of(bundle)
     shapes: list[tuple[int, int]] = []
     run = engine.engine._runner.run
-    monkeypatch.setattr(
-        engine.engine._runner,
-        "run",
-        lambda batch: shapes.append((len(batch.rows), batch.chunk)) or run(batch),
-    )
+
+    def recorded(batch: Batch) -> Output:
+        shapes.append((len(batch.rows), batch.chunk))
+        return run(batch)
+
+    monkeypatch.setattr(engine.engine._runner, "run", recorded)
     lengths = [25, 32, 29, 27]
     numbers = [engine.ask(reference.prompt(length), 4, ignore_eos=True) for length in lengths]
     engine.finish()
@@ -127,7 +129,12 @@ def test_moved_rows_go_on_as_if_nothing_had_happened(
     engine = engine_of(bundle)
     moves: list[tuple[int, int, int]] = []
     move = engine.session.move
-    monkeypatch.setattr(engine.session, "move", lambda *how: moves.append(how) or move(*how))
+
+    def recorded(*how: int) -> None:
+        moves.append(how)  # type: ignore[arg-type]
+        move(*how)
+
+    monkeypatch.setattr(engine.session, "move", recorded)
     numbers = {length: engine.ask(reference.prompt(length), NEW, ignore_eos=True) for length in LENGTHS}
     while engine.stats().decode_steps < 6:
         engine.step()

@@ -57,7 +57,11 @@ def run(args: argparse.Namespace) -> int:
         hub.listen(args.socket)
         hub.send(control, [EngineReport(info.model, "ready", 1.0, info=info)])
         _log.info(
-            "ready after %.2f s, %d slots of %d tokens", info.load_seconds, info.slots, info.max_context
+            "ready after %.2f s: %d slots of %d tokens on %s",
+            info.load_seconds,
+            info.slots,
+            info.max_context,
+            info.provider,
         )
         with store.hold(args.bundle):
             return serve_forever(engine, hub, control)

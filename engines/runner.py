@@ -19,7 +19,7 @@ from engines.sessions import Session
 
 
 class Output(NamedTuple):
-    """What a run yielded; the arrays are overwritten by the next run of the same shape."""
+    """What a run yielded, until the next run overwrites it."""
 
     tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores: the best next token
     logits: NDArray[np.float32] | None  # [rows or chunk, vocab], if the batch asked for them

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+TOPOLOGY = Path("/sys/devices/system/cpu")
+OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 16
 
 
 def usable_cores() -> int:
@@ -17,16 +20,24 @@ def usable_cores() -> int:
 def _siblings(cpu: int) -> str:
     """What names the core of a hardware thread: the list of all its threads."""
     try:
-        return Path(TOPOLOGY.format(cpu)).read_text().strip()
+        return (TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
         return str(cpu)
 
 
 def _quota() -> int:
-    """Whole CPUs that the control group (version 2) grants, or very many."""
+    """Whole CPUs that the control group (version 2) and those around it grant."""
     try:
-        group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
-        quota, period = Path(f"/sys/fs/cgroup{group}/cpu.max").read_text().split()
+        own = OWN_GROUP.read_text().rpartition("::")[2].strip().strip("/")
+    except OSError:
+        return UNLIMITED
+    group = GROUPS / own
+    return min(_quota_of(folder) for folder in (group, *group.parents) if folder.is_relative_to(GROUPS))
+
+
+def _quota_of(group: Path) -> int:
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
     except (OSError, ValueError):
-        return 1 << 16
-    return 1 << 16 if quota == "max" else max(1, int(quota) // int(period))
+        return UNLIMITED
+    return UNLIMITED if quota == "max" else max(1, int(quota) // int(period))

@@ -38,11 +38,7 @@ class CpuSession:
         self.provider = self._session.get_providers()[0]
         if self.provider != PROVIDER:
             raise BundleError(f"{path} was to run on {PROVIDER} and got {self.provider}.")
-        self._cache: dict[str, NDArray[Any]] = {
-            f"{layer}.{kind}": _lazy_zeros((options.slots, heads, options.max_context, size), kv.dtype)
-            for layer, (heads, size) in enumerate(zip(kv.kv_heads, kv.head_dim, strict=True))
-            for kind in ("key", "value")
-        }
+        self._cache = _cache(kv, options)
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
         binding = self._session.io_binding()
@@ -64,6 +60,21 @@ class CpuSession:
     def move(self, source: int, target: int, length: int) -> None:
         for cache in self._cache.values():
             cache[target, :, :length] = cache[source, :, :length]
+
+
+def _cache(kv: KVCache, options: SessionOptions) -> dict[str, NDArray[Any]]:
+    """By "layer.key" and "layer.value": [slots, kv_heads, max_context, head_dim]."""
+    try:
+        return {
+            f"{layer}.{kind}": _lazy_zeros((options.slots, heads, options.max_context, size), kv.dtype)
+            for layer, (heads, size) in enumerate(zip(kv.kv_heads, kv.head_dim, strict=True))
+            for kind in ("key", "value")
+        }
+    except (OSError, MemoryError):
+        raise BundleError(
+            f"This machine has no room for {options.slots} slots of {options.max_context} tokens; "
+            "ask for fewer slots or a smaller context."
+        ) from None
 
 
 def _lazy_zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
 from tokenizers import Tokenizer
 
 from basert.manifest import GOLDEN, TOKENIZER, digest
-from basert.messages import Cancel, Drain
+from basert.messages import AnyMessage, Cancel, Drain, Message, StatsRequest, Submit
+from basert.transport import Hub
+from engines.__main__ import serve_forever
+from tests.engines.harness import SteppedEngine
 from tests.engines.process import engine_process
 from tests.tiny import SENTENCE, write_testing_bundle
 
@@ -133,6 +137,29 @@ async def test_drained_it_finishes_refuses_and_exits_0(
         assert len((await worker.until_end(3))[0]) == 5
         assert await engine.end() == 0
         assert not (tmp_path / "engine").exists()
+
+
+class ScriptedHub(Hub):
+    """Notes for how long it is asked to wait, and hands over one message at a time."""
+
+    def __init__(self, *script: Message) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+        self._script = list(script)
+
+    def poll(self, timeout: float | None) -> list[tuple[int, AnyMessage | None]]:
+        self.waits.append(timeout)
+        if timeout == 0 or not self._script:
+            return []
+        return [(1, cast(AnyMessage, self._script.pop(0)))]
+
+
+def test_it_waits_for_ever_when_idle_and_not_at_all_when_busy(bundle: Path) -> None:
+    engine = SteppedEngine(bundle).engine
+    hub = ScriptedHub(Submit(1, [10], 3, ignore_eos=True), StatsRequest(), Drain())
+    assert serve_forever(engine, hub, control=9) == 0
+    assert hub.waits == [None, 0, 0, None, None]
+    hub.close()
 
 
 async def test_idle_it_ends_at_once(bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Opening sessions, and what they refuse; how many cores they take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from basert.errors import BundleError
+from basert.manifest import Graph, KVCache, read_manifest
+from engines.sessions import SessionOptions, cores, cpu, open_session
+
+OPTIONS = SessionOptions(slots=2, max_context=64, threads=1)
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_llama: tuple[Path, Path]) -> tuple[Path, Graph, KVCache]:
+    bundle = tiny_llama[0]
+    manifest = read_manifest(bundle)
+    [graph] = manifest.graphs
+    return bundle / graph.path, graph, manifest.kv_cache
+
+
+def test_a_cpu_session_says_what_runs_it(decoder: tuple[Path, Graph, KVCache]) -> None:
+    assert open_session(*decoder, OPTIONS).provider == "CPUExecutionProvider"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_session_on_another_provider_than_asked_for_is_refused(
+    decoder: tuple[Path, Graph, KVCache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine has no such device, and ONNX Runtime falls back to the CPU with a warning."""
+    monkeypatch.setattr(cpu, "PROVIDER", "CUDAExecutionProvider")
+    with pytest.raises(BundleError, match="got CPUExecutionProvider"):
+        open_session(*decoder, OPTIONS)
+
+
+def test_what_is_no_graph_is_refused(decoder: tuple[Path, Graph, KVCache], tmp_path: Path) -> None:
+    _, graph, kv = decoder
+    (tmp_path / "decoder.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match="does not load"):
+        open_session(tmp_path / "decoder.onnx", graph, kv, OPTIONS)
+
+
+def test_a_target_that_is_not_in_the_table_is_refused(decoder: tuple[Path, Graph, KVCache]) -> None:
+    path, graph, kv = decoder
+    moved = Graph("decoder", "npu", graph.path, [], [], [1], [8])
+    with pytest.raises(BundleError, match="'npu', only for cpu"):
+        open_session(path, moved, kv, OPTIONS)
+
+
+def test_a_cache_that_cannot_be_had_is_refused(decoder: tuple[Path, Graph, KVCache]) -> None:
+    with pytest.raises(BundleError, match="fewer slots"):
+        open_session(*decoder, replace(OPTIONS, slots=1 << 40))
+
+
+def topology(folder: Path, siblings: list[str]) -> Path:
+    for number, names in enumerate(siblings):
+        place = folder / f"cpu{number}" / "topology"
+        place.mkdir(parents=True)
+        (place / "thread_siblings_list").write_text(names + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("allowed", "quotas", "expected"),
+    [
+        ({0, 1, 2, 3}, {}, 2),
+        ({0, 2}, {}, 1),
+        ({0, 1}, {}, 2),
+        ({0, 1, 2, 3}, {"a/b": "100000 100000"}, 1),
+        ({0, 1, 2, 3}, {"a": "150000 100000", "a/b": "max 100000"}, 1),
+        ({0, 1, 2, 3}, {"": "50000 100000"}, 1),
+        ({0, 1, 2, 3}, {"a/b": "900000 100000"}, 2),
+    ],
+)
+def test_threads_are_the_physical_cores_within_affinity_and_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: set[int], quotas: dict[str, str], expected: int
+) -> None:
+    """Two cores with two hardware threads each: 0 and 2, 1 and 3."""
+    monkeypatch.setattr(cores, "TOPOLOGY", topology(tmp_path / "cpus", ["0,2", "1,3", "0,2", "1,3"]))
+    monkeypatch.setattr(cores, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cores, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: allowed)
+    (tmp_path / "own").write_text("0::/a/b\n")
+    for group, quota in quotas.items():
+        (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / group / "cpu.max").write_text(quota + "\n")
+    assert cores.usable_cores() == expected
+
+
+def test_a_machine_that_tells_nothing_has_its_hardware_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(cores, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 5})
+    assert cores.usable_cores() == 3

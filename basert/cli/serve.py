@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -136,7 +137,8 @@ def _print_ready(url: str, model: str, settings: ServeConfig) -> None:
     key = keys[0] if keys and sys.stdout.isatty() else "$BASERT_API_KEY" if keys else ""
     header = f' -H "Authorization: Bearer {key}"' if key else ""
     python_key = 'os.environ["BASERT_API_KEY"]' if key.startswith("$") else repr(key or "none")
-    click.echo(_READY.format(version=__version__, url=url, model=model, header=header, key=python_key))
+    with contextlib.suppress(OSError):  # whoever reads may have left
+        click.echo(_READY.format(version=__version__, url=url, model=model, header=header, key=python_key))
 
 
 _READY = """\

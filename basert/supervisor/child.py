@@ -126,6 +126,8 @@ def how_it_ended(status: int) -> str:
     """An exit status in words."""
     if status >= 0:
         return f"it ended with status {status}"
+    if status == -signal.SIGKILL:
+        return "it was ended by SIGKILL; perhaps memory ran out"
     try:
         return f"it was ended by {signal.Signals(-status).name}"
     except ValueError:

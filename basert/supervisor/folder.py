@@ -1,7 +1,7 @@
 """The run folder: sockets and the workers' configuration, for this user and this server only.
 
-A server holds a lock on a file in its folder for as long as it lives, however it ends; a folder whose lock is
-free belongs to a dead server and is removed by the next one. Knows nothing of what lies in it.
+A server holds a lock on its folder for as long as it lives, however it ends; a folder whose lock is free
+belongs to a dead server and is removed by the next one. systemd-tmpfiles leaves locked folders alone, too.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from basert.errors import ConfigError
 CONTROL = "control.sock"
 CONFIG = "config.json"
 METRICS = "metrics"  # a folder: the HTTP workers' counters, added up by whichever is scraped
-_LOCK = "lock"
-_PREFIX = "basert-"
+_PREFIX = "basert-run-"
 _MAX_SOCKET_PATH = 107  # bytes, in Linux
 _LONGEST_NAME = "100-10000.sock"  # the hundredth model's engine, restarted often
 
@@ -40,7 +39,7 @@ class RunFolder:
             raise ConfigError(
                 f"No run folder can be made in {base} ({error.strerror}); mend --run-dir."
             ) from None
-        self._lock = (made / _LOCK).open("w")
+        self._lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.path = made.rename(base / (_PREFIX + secrets.token_hex(4)))  # only now can others see it: locked
 
@@ -54,7 +53,7 @@ class RunFolder:
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        os.close(self._lock)
 
     def _check_length(self, base: Path) -> None:
         longest = base / (_PREFIX + "12345678") / _LONGEST_NAME
@@ -66,9 +65,11 @@ class RunFolder:
 
 def _remove_stale(base: Path) -> None:
     for folder in base.glob(_PREFIX + "*"):
-        with contextlib.suppress(OSError):  # another server was quicker, or it is none of ours
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-                continue
-            with (folder / _LOCK).open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # another server is quicker, or it is no folder
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(lock).st_uid == os.getuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+            finally:
+                os.close(lock)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -63,7 +64,9 @@ class Kept(ABC):
         """It has ended because of `reason` and starts again in `wait` seconds, or is given up (None)."""
 
     async def _explain(self, child: Child, status: int) -> str:
-        return await child.last_words() or how_it_ended(status)
+        """Why it ended: the last thing it printed may tell, unless it had no time to print."""
+        words = "" if status == -signal.SIGKILL else await child.last_words()
+        return f"{words} ({how_it_ended(status)})" if words else how_it_ended(status)
 
     def useful(self) -> None:
         """It has begun to do its work."""

@@ -146,11 +146,13 @@ class Supervisor:
             for one in (*self._engines, self._http):
                 if one.child is not None:
                     one.child.kill()
+            self._control.kill_workers()
 
     def _asked_to_reload(self) -> None:
         """SIGHUP: keys and log file; from a terminal that has gone, it means the end."""
         if self._terminal and not _has_terminal():
             self._asked_to_end()
+        if self._stops:
             return
         if self._ready:
             self._notifier.reloading()
@@ -179,6 +181,8 @@ class Supervisor:
         if self._drain_seconds is not None:
             return
         answering = any(worker.open_requests is not None for worker in self._control.workers)
+        if answering:
+            self._http.useful()
         ready = [engine.state.name for engine in self._engines if engine.state.state == "ready"]
         if not self._ready and answering and ready and all(engine.settled for engine in self._engines):
             self._ready = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -21,8 +22,8 @@ def test_it_is_private_and_goes(tmp_path: Path) -> None:
 
 def test_a_dead_servers_folder_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
     dead, living = RunFolder(tmp_path), RunFolder(tmp_path)
-    dead._lock.close()  # as the kernel does when a server is killed
-    stranger = tmp_path / "basert-of-somebody-else"
+    os.close(dead._lock)  # as the kernel does when a server is killed
+    stranger = tmp_path / "basert-of-something-else"
     stranger.mkdir()
     new = RunFolder(tmp_path)
     assert set(tmp_path.iterdir()) == {living.path, stranger, new.path}

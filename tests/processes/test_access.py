@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from basert.client import Client
-from tests.processes.conftest import open_streams
+from tests.processes.live import open_streams
 from tests.serving import Server
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from basert.client import Client, RequestFailed
 from basert.errors import Unavailable
-from tests.processes.conftest import (
+from tests.processes.live import (
     all_gone,
     arbiter_of,
     engine_of,

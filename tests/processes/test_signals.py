@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from basert.client import Client, RequestFailed
-from tests.processes.conftest import all_gone, open_streams
+from tests.processes.live import all_gone, open_streams
 from tests.serving import Server
 from tests.tiny import write_testing_bundle
 

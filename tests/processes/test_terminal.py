@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.processes.conftest import all_gone
+from tests.processes.live import all_gone
 
 CTRL_C = b"\x03"
 

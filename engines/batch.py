@@ -9,7 +9,7 @@ A batch is a window of adjacent cache rows. Three shapes occur, the ones that Gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Sized
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Batch:
     rows: list[Row]
     logits: bool = False  # the logits are needed, not only the best token
     score: bool = False  # of every position; only with one row
-    moves: Sized[Move] = ()  # to be done before
+    moves: Iterable[Move] = ()  # to be done before
 
     @property
     def computed(self) -> int:
@@ -58,6 +58,30 @@ class Batch:
         return self.computed - sum(row.fresh for row in self.rows)
 
 
+def row_of(sequence: Sequence, past: int, fresh: int) -> Row:
+    """The row that computes `fresh` more tokens, and again those between `past` and what is computed."""
+    end = sequence.computed + fresh
+    draws = end == len(sequence.tokens) < sequence.limit
+    return Row(past, sequence.tokens[past:end], fresh, sequence, draws)
+
+
+def decode_row(owner: Sequence | None) -> Row:
+    """A row of a decode window. One that does not decode writes a token of garbage: in a free slot that does
+    no harm; behind the past of a prompt that is still being computed, its next chunk overwrites it."""
+    if owner is None:
+        return Row(0, [0], 0)
+    if owner.pending > 1:
+        return Row(owner.computed, [0], 0)
+    return row_of(owner, owner.computed, 1)
+
+
+def need_logits(rows: Iterable[Row]) -> bool:
+    return any(
+        row.sequence is not None and (row.sequence.scoring or (row.draws and row.sequence.needs_logits))
+        for row in rows
+    )
+
+
 class Chunks:
     """Cuts prompts into chunks of `buckets` tokens, the largest `longest`, at least total cost.
 
@@ -65,7 +89,7 @@ class Chunks:
     the same bits, whatever else runs.
     """
 
-    def __init__(self, buckets: Sized[int], longest: int, max_context: int) -> None:
+    def __init__(self, buckets: Iterable[int], longest: int, max_context: int) -> None:
         fitting = sorted({size for size in buckets if 1 < size <= min(longest, max_context)})
         self.buckets = fitting or [min(longest, max_context)]
         self.max_context = max_context

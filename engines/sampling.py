@@ -126,7 +126,10 @@ def _penalised(sampling: Sampling) -> bool:
 
 def draw(logits: Floats, sampling: Sampling, position: int) -> int:
     """Draw the token at `position` of a sequence from logits [vocab], after temperature and filters."""
-    weights = logits - logits.max()
+    highest = logits.max()
+    if not np.isfinite(highest):
+        raise FloatingPointError("the model's logits are not numbers")
+    weights = logits - highest
     weights /= np.float32(max(sampling.temperature, COLDEST))
     np.exp(weights, out=weights)
     uniform = uniform_at(sampling.seed, position)

@@ -2,23 +2,24 @@
 
 A sequence waits, gets a slot, goes through the graph in chunks until one token is left (`pending` 1), then
 takes part in every decode step. It is let into a slot only with room for all its tokens, so that nothing
-ever has to be thrown out. Chunks take turns with decode steps, and with each other.
+ever has to be thrown out. Chunks take turns with decode steps; the shortest prompt goes first.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from collections.abc import Sequence as Sized
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from basert.messages import Failed, Message, Submit, TokenLogprob, Tokens
-from engines.batch import Batch, Chunks, Move, Row
+from engines.batch import Batch, Chunks, Move, Row, decode_row, need_logits, row_of
 from engines.lanes import Lanes
 from engines.sequence import Sequence, admission
 from engines.slots import Slots
 from engines.stats import Counters
+
+OLDEST_TURN = 4  # every fourth chunk is the oldest prompt's
 
 Reply = tuple[int, Message]  # peer, message
 
@@ -28,7 +29,7 @@ class Sample(NamedTuple):
 
     token: int = -1  # the next token, if the row draws
     logprob: TokenLogprob | None = None
-    scores: Sized[TokenLogprob] = ()  # of the prompt tokens in this chunk
+    scores: Iterable[TokenLogprob] = ()  # of the prompt tokens in this chunk
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Scheduler:
         self._clock = clock
         self._sequences: dict[tuple[int, int], Sequence] = {}
         self._waiting = Lanes()
-        self._prefilling = Lanes()
+        self._prefilling: list[Sequence] = []
+        self._prefills = 0
         self._since_decode = 0  # prefill tokens
 
     def __len__(self) -> int:
@@ -153,16 +155,24 @@ class Scheduler:
             self._counters.prompt_tokens += len(sequence.tokens)
             self._counters.queue_seconds.add(self._clock() - sequence.arrived)
             if sequence.pending > 1:
-                self._prefilling.push(sequence)
+                self._prefilling.append(sequence)
 
     def _prefill(self, moves: list[Move]) -> Batch:
-        head = self._prefilling.pop()
+        head = self._next_prompt()
+        self._prefilling.remove(head)
         chunks = self._score_chunks if head.scoring else self._chunks
         past, fresh, size = chunks.row(head.tokens, head.computed)
         group = [head] if head.scoring or fresh < len(head.tokens) else self._neighbours(head, size)
-        rows = [_row(sequence, past, fresh if sequence is head else sequence.pending) for sequence in group]
+        rows = [row_of(sequence, past, fresh if sequence is head else sequence.pending) for sequence in group]
         self._since_decode += size * len(rows)
-        return Batch(group[0].slot, size, rows, _need_logits(rows), head.scoring, moves)
+        return Batch(group[0].slot, size, rows, need_logits(rows), head.scoring, moves)
+
+    def _next_prompt(self) -> Sequence:
+        """The shortest remainder is computed next, but now and then the one that has waited longest."""
+        self._prefills += 1
+        if self._prefills % OLDEST_TURN == 0:
+            return min(self._prefilling, key=lambda prompt: prompt.arrived)
+        return min(self._prefilling, key=lambda prompt: (prompt.submit.priority, prompt.pending))
 
     def _neighbours(self, head: Sequence, size: int) -> list[Sequence]:
         """`head` and others in the slots beside it whose whole prompts take one chunk of this size too."""
@@ -189,8 +199,8 @@ class Scheduler:
     def _decode(self, decoding: list[int], moves: list[Move]) -> Batch:
         self._since_decode = 0
         first, size = self._slots.window(decoding)
-        rows = [_decode_row(owner) for owner in self._slots.owners[first : first + size]]
-        return Batch(first, 1, rows, _need_logits(rows), moves=moves)
+        rows = [decode_row(owner) for owner in self._slots.owners[first : first + size]]
+        return Batch(first, 1, rows, need_logits(rows), moves=moves)
 
     def _advance(self, sequence: Sequence, row: Row, sample: Sample) -> Reply | None:
         sequence.computed = row.past + len(row.tokens)
@@ -200,7 +210,7 @@ class Scheduler:
             self._counters.generated_tokens += 1
         elif sequence.pending:  # the prompt goes on
             if sequence.pending > 1:
-                self._prefilling.push(sequence)
+                self._prefilling.append(sequence)
             return None
         reply = Tokens(
             sequence.submit.id,
@@ -229,26 +239,3 @@ class Scheduler:
         else:
             counters.decode_steps += 1
             counters.batch_size.add(sum(1 for row in batch.rows if row.sequence is not None))
-
-
-def _row(sequence: Sequence, past: int, fresh: int) -> Row:
-    end = sequence.computed + fresh
-    draws = end == len(sequence.tokens) < sequence.limit
-    return Row(past, sequence.tokens[past:end], fresh, sequence, draws)
-
-
-def _decode_row(owner: Sequence | None) -> Row:
-    """A row of a decode window. One that does not decode writes a token of garbage: in a free slot that does
-    no harm; behind the past of a prompt that is still being computed, its next chunk overwrites it."""
-    if owner is None:
-        return Row(0, [0], 0)
-    if owner.pending > 1:
-        return Row(owner.computed, [0], 0)
-    return _row(owner, owner.computed, 1)
-
-
-def _need_logits(rows: list[Row]) -> bool:
-    return any(
-        row.sequence is not None and (row.sequence.scoring or (row.draws and row.sequence.needs_logits))
-        for row in rows
-    )

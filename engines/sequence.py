@@ -5,10 +5,14 @@ Plain Python, no tensor. `admission` is the one place that refuses a request for
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from basert.messages import Failed, Submit, TokenLogprob
+
+# Within these no logit of any model overflows, and no request can leave itself without a token to draw.
+LARGEST = 1e6
+LEAST_REPETITION = 0.01
+MOST_STOP_IDS = 256
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -94,12 +98,16 @@ def _invalid(submit: Submit, vocab_size: int) -> str:
         return "The prompt is empty; it needs at least one token."
     if not 0 <= min(submit.prompt) <= max(submit.prompt) < vocab_size:
         return f"The prompt holds token ids outside of this model's vocabulary of {vocab_size}."
+    if len(submit.stop_ids) > MOST_STOP_IDS:
+        return f"At most {MOST_STOP_IDS} stop_token_ids are possible."
     if not all(0 <= token < vocab_size for token in (*submit.stop_ids, *sampling.logit_bias)):
         return f"stop_token_ids and logit_bias take token ids below {vocab_size}."
     if submit.max_tokens < 0 or (submit.max_tokens == 0 and submit.prompt_logprobs < 0):
         return "max_tokens must be at least 1."
-    if not all(math.isfinite(number) for number in numbers):
-        return "Sampling parameters must be finite numbers."
-    if sampling.temperature < 0 or sampling.repetition_penalty <= 0:
-        return "temperature must not be negative, and repetition_penalty must be greater than 0."
+    if not all(abs(number) <= LARGEST for number in numbers):  # a NaN is not
+        return f"Sampling parameters must be numbers of at most {LARGEST:.0f}."
+    if sampling.temperature < 0:
+        return "temperature must not be negative."
+    if sampling.repetition_penalty < LEAST_REPETITION:
+        return f"repetition_penalty must be at least {LEAST_REPETITION}."
     return ""

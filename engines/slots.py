@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
-from collections.abc import Sequence as Sized
+from collections.abc import Collection, Iterable
 
 from engines.batch import Move
 from engines.sequence import Sequence
@@ -40,7 +39,7 @@ class Slots:
         heapq.heappush(self._free, sequence.slot)
         sequence.slot = -1
 
-    def window(self, rows: Sized[int]) -> tuple[int, int]:
+    def window(self, rows: Collection[int]) -> tuple[int, int]:
         """(first row, size) of the smallest bucket that covers `rows`, which are not empty."""
         low, high = min(rows), max(rows)
         size = next(size for size in self.buckets if size > high - low)

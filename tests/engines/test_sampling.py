@@ -202,3 +202,11 @@ def test_logprobs_ignore_the_filters() -> None:
     )
     assert drawn.token == 3
     assert drawn.logprob == logprob(logits, 3, 2)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_an_error(broken: float) -> None:
+    logits = logits_like("flat", 1)
+    logits[5] = broken
+    with pytest.raises(FloatingPointError):
+        draw(logits, Sampling(top_p=0.9), 1)

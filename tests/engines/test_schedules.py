@@ -212,9 +212,11 @@ def test_a_prompt_that_leaves_no_room_names_both_numbers(bundle: Path) -> None:
         ([-1], {}, "vocabulary"),
         ([10], {"stop_ids": [9999]}, "stop_token_ids"),
         ([10], {"sampling": Sampling(logit_bias={-3: 1.0})}, "logit_bias"),
-        ([10], {"sampling": Sampling(temperature=float("nan"))}, "finite"),
+        ([10], {"sampling": Sampling(temperature=float("nan"))}, "at most 1000000"),
         ([10], {"sampling": Sampling(temperature=-1.0)}, "negative"),
         ([10], {"sampling": Sampling(repetition_penalty=0.0)}, "repetition_penalty"),
+        ([10], {"sampling": Sampling(logit_bias={3: 1e30})}, "at most 1000000"),
+        ([10], {"stop_ids": [5] * 257}, "256 stop_token_ids"),
         ([10], {"max_tokens": 0}, "max_tokens"),
     ],
 )
@@ -303,6 +305,21 @@ def test_a_long_prompt_holds_up_neither_streams_nor_short_prompts(bundle: Path, 
     assert engine.ending(short)
     assert not engine.ending(long)
     assert len(engine.tokens(stream)) >= had + 3
+    for i in range(100):
+        engine.ask([20 + i % 50 for i in range(40)], 1)
+        engine.step(2)
+    assert engine.ending(long)  # though there always was a shorter prompt
+
+
+def test_prompts_of_one_length_are_first_come_first_served(tmp_path: Path) -> None:
+    bundle = write_testing_bundle(tmp_path, sentence="", max_context=1000, slots=4)
+    engine = SteppedEngine(bundle)
+    numbers = [engine.ask([10 + number] * 600, 1) for number in range(4)]
+    ended: list[int] = []
+    while engine.engine.busy:
+        engine.step()
+        ended += [number for number in numbers if engine.ending(number) and number not in ended]
+    assert ended == numbers
 
 
 def test_the_same_seed_gives_the_same_tokens_alone_and_among_others(bundle: Path) -> None:

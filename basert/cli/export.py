@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ import click
 from basert import store
 from basert.cli.rooms import export_extra
 from basert.cli.tables import size
-from basert.manifest import MANIFEST, ParityNumbers
+from basert.manifest import MANIFEST, Manifest, ParityNumbers
 
 
 @click.command("export")
@@ -52,31 +53,28 @@ def command(source: str, if_missing: bool, **flags: Any) -> None:
     The compiled model is compared with transformers in fp32 and refused when it is too far away. An export
     that was interrupted goes on where it was when the same command is given again.
     """
+    from export import sources
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that nothing half-made is left
-    if if_missing and _there(source, flags["name"]):
+    bundle = store.bundle_path(flags["name"] or sources.default_name(source))
+    if if_missing and (bundle / MANIFEST).is_file():
+        click.echo(f"{bundle.name} is in the store; nothing to export.", err=True)
         return
+    sources.check(source)  # at once: what the export itself needs takes seconds to load
     with export_extra():
         from export import pipeline
     given = {key: value for key, value in flags.items() if value is not None}
     done = pipeline.run(pipeline.ExportRequest(source, **given))
-    manifest = done.manifest
-    total = size(sum(file.bytes for file in manifest.files))
     if not done.fresh:
-        click.echo(f"{manifest.name} is up to date; --force exports it again.")
-    click.echo(f"bundle   {done.bundle} ({total})")
+        click.echo(f"{bundle.name} is up to date; --force exports it again.", err=True)
+    _show(done.bundle, done.manifest)
+
+
+def _show(bundle: Path, manifest: Manifest) -> None:
+    click.echo(f"bundle   {bundle} ({size(sum(file.bytes for file in manifest.files))})")
     click.echo(f"variant  {manifest.variant} ({manifest.variant_reason})")
     click.echo(f"parity   {parity_line(manifest.parity)}")
     click.echo(f"next     basert serve {manifest.name}")
-
-
-def _there(source: str, name: str | None) -> bool:
-    from export.sources import default_name
-
-    bundle = store.bundle_path(name or default_name(source))
-    found = (bundle / MANIFEST).is_file()
-    if found:
-        click.echo(f"{bundle.name} is in the store; nothing to export.", err=True)
-    return found
 
 
 def parity_line(numbers: ParityNumbers) -> str:

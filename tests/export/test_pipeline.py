@@ -61,6 +61,11 @@ def test_same_inputs_are_not_exported_again(home: Path, small_checkpoint: Path) 
     assert export(small_checkpoint, slots=2, force=True).fresh
 
 
+def test_too_long_a_context(home: Path, small_checkpoint: Path) -> None:
+    with pytest.raises(ExportError, match=r"100000 .* 512"):
+        export(small_checkpoint, max_context=100_000)
+
+
 def test_gguf_without_template_of_its_own_name(home: Path) -> None:
     done = export(write_gguf(home / "model.gguf"), max_context=None)
     assert done.manifest.max_context == 128

@@ -89,11 +89,7 @@ def pip_download(name: str, version: str | None, into: Path, pins: Mapping[str, 
     command += ["--no-input", "--retries=2", "--progress-bar=raw", "--dest", str(into), wanted]
     with tempfile.TemporaryFile("w+") as log, progress.task(f"download {wanted}", unit="B") as show:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as pip:
-            assert pip.stdout is not None
-            for line in pip.stdout:
-                counts = re.fullmatch(r"Progress (\d+) of (\d+)\n", line)
-                if counts:
-                    show(int(counts[1]), int(counts[2]))
+            _follow(pip, show)
         log.seek(0)
         if pip.returncode:
             raise ExportError(_why_not(wanted, log.read()))
@@ -103,6 +99,19 @@ def pip_download(name: str, version: str | None, into: Path, pins: Mapping[str, 
             f"{wheel.name} is not the file this basert knows (its SHA-256 differs); it was deleted."
         )
     return wheel
+
+
+def _follow(pip: subprocess.Popen[str], show: progress.Show) -> None:
+    """Show what pip counts until it ends; it ends with us."""
+    assert pip.stdout is not None
+    try:
+        for line in pip.stdout:
+            counts = re.fullmatch(r"Progress (\d+) of (\d+)\n", line)
+            if counts:
+                show(int(counts[1]), int(counts[2]))
+    except BaseException:
+        pip.terminate()
+        raise
 
 
 def _why_not(wanted: str, log: str) -> str:

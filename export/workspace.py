@@ -33,8 +33,15 @@ def lock(path: Path, *, wait: str = "", refuse: str = "") -> Iterator[None]:
 
     While another process holds it: raise ExportError(refuse), or else say `wait` and wait.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise ExportError(
+            f"the cache {path.parent} cannot be written ({error.strerror}):"
+            " set XDG_CACHE_HOME to a folder that you may write."
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

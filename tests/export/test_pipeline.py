@@ -164,12 +164,15 @@ def test_library_that_meets_a_full_disk() -> None:
         raise SafetensorError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")
 
 
-def test_store_that_cannot_be_written(
+def test_folders_that_cannot_be_written(
     home: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "file").write_text("")
     monkeypatch.setenv("BASERT_HOME", str(home / "file" / "store"))
-    with pytest.raises(ExportError, match=r"cannot be written .* set BASERT_HOME"):
+    with pytest.raises(ExportError, match=r"store .* cannot be written .* set BASERT_HOME"):
+        export(small_checkpoint)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "file" / "cache"))
+    with pytest.raises(ExportError, match=r"cache .* cannot be written .* set XDG_CACHE_HOME"):
         export(small_checkpoint)
 
 

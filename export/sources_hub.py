@@ -42,7 +42,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
     wanted: dict[str, Any] = {"revision": revision, "allow_patterns": WANTED, "ignore_patterns": UNWANTED}
     with progress.task(f"download hf:{repo}", unit="B") as show:
         try:
-            files = huggingface_hub.snapshot_download(repo, dry_run=True, tqdm_class=_silent, **wanted)
+            files = huggingface_hub.snapshot_download(repo, dry_run=True, tqdm_class=Silent, **wanted)
             missing = sum(file.file_size for file in files if file.will_download)
             require_space(Path(huggingface_hub.constants.HF_HUB_CACHE), missing, f"downloading hf:{repo}")
         except errors.DryRunError:
@@ -50,7 +50,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
         return Path(huggingface_hub.snapshot_download(repo, tqdm_class=_reporting(show), **wanted))
 
 
-class _silent(tqdm):  # type: ignore[misc]
+class Silent(tqdm):  # type: ignore[misc]
     """A bar that shows nothing; huggingface_hub wants a tqdm class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -58,8 +58,8 @@ class _silent(tqdm):  # type: ignore[misc]
         super().__init__(*args, **{**kwargs, "disable": True})
 
 
-def _reporting(show: progress.Show) -> type[_silent]:
-    class Reporting(_silent):
+def _reporting(show: progress.Show) -> type[Silent]:
+    class Reporting(Silent):
         """Hands on what the bar of bytes written to disk would show; its total grows file by file."""
 
         count = 0

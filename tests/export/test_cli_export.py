@@ -33,6 +33,7 @@ def test_export_says_where_what_how_close_and_what_next(
     assert "same best token 100.0%" in parity
     assert following == "next     basert serve small"
     assert basert("verify", "small").returncode == 0
+    assert [path.name for path in (home / "cache").iterdir()] == ["basert"]  # no library's telemetry
     again = basert("export", str(small_checkpoint), "--variant", "fp32", "--max-context", "128")
     assert "small is up to date" in again.stderr
     assert again.stdout == done.stdout

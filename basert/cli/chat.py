@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from basert.cli.options import Target, connect, connection_options, request_fields, sampling_options
-from basert.client import Client, RequestFailed
+from basert.client import Chunk, Client, RequestFailed
 
+MAX_TOKENS = 1024  # a small model may never stop by itself
 HELP = """/clear        forget the conversation (the system message stays)
 /system TEXT  set the system message; without TEXT, remove it
 /help         this list
@@ -35,31 +36,37 @@ class Conversation:
 
 
 class Answer:
-    """One answer while it comes: its text, and how fast its tokens came."""
+    """One answer while it comes: its text, why it ended, and how fast its tokens came."""
 
     def __init__(self) -> None:
         self.text = ""
         self.tokens = 0
+        self.cut = False
         self._asked = time.perf_counter()
         self._first = self._last = self._asked
 
-    def add(self, text: str) -> None:
-        self._last = time.perf_counter()
-        self._first = self._last if not self.text else self._first
-        self.text += text
-        self.tokens += 1  # about one a chunk, until the usage says it exactly
+    def add(self, chunk: Chunk) -> None:
+        if chunk.text:
+            self._last = time.perf_counter()
+            self._first = self._last if not self.text else self._first
+            self.text += chunk.text
+            self.tokens += 1  # about one a chunk, until the usage says it exactly
+        if chunk.usage is not None:
+            self.tokens = chunk.usage.completion_tokens
+        self.cut = self.cut or any(choice.finish_reason == "length" for choice in chunk.choices)
 
     def summary(self) -> str:
         """The rate counts the time after the first token: before it, the prompt was read."""
         wait, writing = self._first - self._asked, self._last - self._first
         rate = f"{(self.tokens - 1) / writing:.1f} tokens/s, " if self.tokens > 1 and writing > 0 else ""
-        return f"[{self.tokens} tokens, {rate}first after {wait:.2f} s]"
+        cut = ", cut there by --max-tokens or the context" if self.cut else ""
+        return f"[{self.tokens} tokens{cut}, {rate}first after {wait:.2f} s]"
 
 
 @click.command("chat")
 @connection_options
 @click.option("--system", metavar="TEXT", help="The system message.")
-@sampling_options()
+@sampling_options(MAX_TOKENS)
 def command(
     model: str | None, url: str | None, api_key: str | None, system: str | None, **flags: Any
 ) -> None:
@@ -69,7 +76,7 @@ def command(
     pipe. /help lists what else can be typed.
     """
     with connect(model, url, api_key) as target, asyncio.Runner() as runner:
-        _converse(runner, target, Conversation(system), request_fields(flags))
+        _converse(runner, target, Conversation(system), request_fields(flags, target.card, MAX_TOKENS))
 
 
 def _converse(
@@ -140,8 +147,5 @@ async def _stream(target: Target, body: dict[str, Any], answer: Answer) -> None:
     body = {**body, "stream_options": {"include_usage": True}}
     async with Client(target.url, target.api_key) as client:
         async for chunk in client.stream("/v1/chat/completions", body):
-            if chunk.text:
-                answer.add(chunk.text)
-                click.echo(chunk.text, nl=False)
-            if chunk.usage is not None:
-                answer.tokens = chunk.usage.completion_tokens
+            answer.add(chunk)
+            click.echo(chunk.text, nl=False)

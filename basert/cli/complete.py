@@ -16,6 +16,7 @@ from basert.client import Client
 from basert.errors import ConfigError
 
 PATH = "/v1/completions"
+MAX_TOKENS = 256  # the API's own default is 16
 
 
 @click.command("complete")
@@ -23,7 +24,7 @@ PATH = "/v1/completions"
 @click.option("--prompt", metavar="TEXT", help="The prompt; - reads it from stdin, as a pipe does by itself.")
 @click.option("--echo", is_flag=True, help="Print the prompt before its completion.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's whole answer as one line of JSON.")
-@sampling_options(max_tokens=256)
+@sampling_options(MAX_TOKENS)
 def command(
     model: str | None, url: str | None, api_key: str | None, prompt: str | None, as_json: bool, **flags: Any
 ) -> None:
@@ -39,7 +40,7 @@ def command(
     text = _prompt(prompt)
     try:
         with connect(model, url, api_key) as target, asyncio.Runner() as runner:
-            body = {"model": target.model, "prompt": text, **request_fields(flags)}
+            body = {"model": target.model, "prompt": text, **request_fields(flags, target.card, MAX_TOKENS)}
             runner.run(_print_json(target, body) if as_json else _print_text(target, body))
             sys.stdout.flush()
     except BrokenPipeError:

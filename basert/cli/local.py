@@ -144,7 +144,7 @@ def serve_for_me(bundle: Path, flags: Sequence[str] = ()) -> LocalServer:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)  # so that `with` blocks end
     click.echo(f"loading {bundle.name} …", err=True)
-    own = ("--workers", "1", "--drain-timeout", "0", "--restart-limit", "2")
+    own = ("--workers", "1", "--drain-timeout", "0", "--restart-limit", "2", "--request-timeout", "0")
     return LocalServer([str(bundle)], (*own, *flags), api_key=secrets.token_hex(16))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ def connection_options(command: Command) -> Command:
     return command
 
 
-def sampling_options(max_tokens: int | None = None) -> Callable[[Command], Command]:
-    """--max-tokens (with this default), --stop, and one flag for each entry of SAMPLING."""
+def sampling_options(max_tokens: int) -> Callable[[Command], Command]:
+    """--max-tokens, --stop, and one flag for each entry of SAMPLING."""
 
     def decorate(command: Command) -> Command:
         for name, (kind, text) in reversed(SAMPLING.items()):
@@ -69,21 +70,17 @@ def sampling_options(max_tokens: int | None = None) -> Callable[[Command], Comma
         command = click.option(
             "--stop", multiple=True, metavar="TEXT", help="End before this text; repeats."
         )(command)
-        bound = click.option(
-            "--max-tokens",
-            type=click.IntRange(1),
-            default=max_tokens,
-            show_default=True,
-            help="End after this many tokens.",
-        )
-        return bound(command)
+        bound = f"End after this many tokens.  [default: {max_tokens}, at most half of the context]"
+        return click.option("--max-tokens", type=click.IntRange(1), help=bound)(command)
 
     return decorate
 
 
-def request_fields(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags as a request's fields, without those that were not given."""
-    return {name: value for name, value in flags.items() if value not in (None, ())}
+def request_fields(flags: dict[str, Any], card: ModelCard, max_tokens: int) -> dict[str, Any]:
+    """Flags as a request's fields, without those that were not given, but for --max-tokens."""
+    half = (card.max_model_len or sys.maxsize) // 2
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    return {"max_tokens": min(max_tokens, half), **given}
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from tests.cli.conftest import BASERT, Run
 from tests.serving import Server
 from tests.tiny import SENTENCE
 
-HELLO = ("--prompt", "hello", "--temperature", "0", "--max-tokens", "64")
+HELLO = ("--prompt", "hello", "--temperature", "0")
 
 
 @pytest.mark.parametrize(

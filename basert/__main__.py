@@ -1,4 +1,4 @@
-"""`basert`: the command line's entry. Each command lives in its own file of basert.cli and loads when called."""
+"""`basert`: the command line's entry. Each command has its own file in basert.cli, which loads when called."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The exception tree: one class per kind of trouble, each with its HTTP status and OpenAI wire form.
 
-Nothing here knows HTTP libraries; `basert.app` turns any BasertError into a response, the command line
+Nothing here knows HTTP libraries; `basert.http.app` turns any BasertError into a response, the command line
 turns it into one sentence on stderr and exit status 1 (usage errors: 2).
 
 BasertError                     500
@@ -38,7 +38,12 @@ class BasertError(Exception):
     should_retry: ClassVar[bool | None] = None  # False sends `x-should-retry: false`
 
     def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message

@@ -127,7 +127,7 @@ class Golden(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """Sampling defaults a checkpoint asks for in its generation_config.json; absent means OpenAI's default."""
+    """Sampling defaults of a checkpoint's generation_config.json; what is absent is OpenAI's default."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -141,7 +141,9 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         raw = (bundle / MANIFEST).read_bytes()
     except FileNotFoundError:
-        raise BundleError(f"{bundle} is no bundle (it has no {MANIFEST}); export it with `basert export`.") from None
+        raise BundleError(
+            f"{bundle} is no bundle (it has no {MANIFEST}); export it with `basert export`."
+        ) from None
     except OSError as error:
         raise BundleError(f"{bundle / MANIFEST} cannot be read: {error.strerror}.") from None
     try:

@@ -21,7 +21,9 @@ STORE = Path(__file__).parents[1] / ".cache" / "test-store"
 def export(source: str, name: str, variant: str, *flags: str) -> Path:
     """`basert export` into the test store; a bundle that is up to date is left alone."""
     command = [sys.executable, "-m", "basert", "export", source, "--name", name, "--variant", variant, *flags]
-    done = subprocess.run(command, env={**os.environ, "BASERT_HOME": str(STORE)}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, "BASERT_HOME": str(STORE)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return STORE / name
 

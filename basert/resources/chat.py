@@ -13,10 +13,10 @@ from msgspec import UNSET
 from basert import schema
 from basert.config import AppConfig
 from basert.errors import InvalidRequest
-from basert.limits import check_prompt_text
+from basert.http.limits import check_prompt_text
+from basert.http.models import Model
+from basert.http.openapi import operation
 from basert.messages import TokenLogprob
-from basert.models import Model
-from basert.openapi import operation
 from basert.resources.generating import Run
 from basert.resources.planning import beside, context_of, plan
 from basert.resources.responding import Answer, respond

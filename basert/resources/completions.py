@@ -10,10 +10,10 @@ from falcon.asgi import Request, Response
 from msgspec import UNSET
 
 from basert import schema
-from basert.limits import check_prompt_text
+from basert.http.limits import check_prompt_text
+from basert.http.models import Model
+from basert.http.openapi import operation
 from basert.messages import TokenLogprob
-from basert.models import Model
-from basert.openapi import operation
 from basert.resources.generating import Run
 from basert.resources.planning import beside, check_ids, context_of, plan
 from basert.resources.responding import Answer, respond

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from basert import media
 from basert.errors import RequestTimeout
+from basert.http import media
+from basert.http.models import Model
 from basert.messages import Sampling, Tokens
-from basert.models import Model
 from basert.resources.merge import merge
 from basert.resources.service import Service
 from basert.schema.generation import CompletionTokensDetails, PromptTokensDetails, Usage

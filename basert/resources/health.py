@@ -5,9 +5,9 @@ from __future__ import annotations
 from falcon.asgi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from basert import media
-from basert.models import Model
-from basert.openapi import operation
+from basert.http import media
+from basert.http.models import Model
+from basert.http.openapi import operation
 from basert.resources.service import Service
 from basert.schema.others import Alive, ModelReadiness, Readiness
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from falcon.asgi import Request, Response
 
-from basert import media, schema
-from basert.models import Model
-from basert.openapi import operation
+from basert import schema
+from basert.http import media
+from basert.http.models import Model
+from basert.http.openapi import operation
 from basert.resources.planning import context_of
 from basert.resources.service import Service
 from basert.schema.others import ModelCard, ModelList

@@ -12,9 +12,9 @@ import msgspec
 from falcon.asgi import Request
 
 from basert.errors import ContextLengthExceeded, InvalidRequest
-from basert.limits import room_after
+from basert.http.limits import room_after
+from basert.http.models import Model
 from basert.manifest import GENERATION, Generation
-from basert.models import Model
 from basert.resources.generating import Plan
 from basert.schema.generation import GenerationRequest
 

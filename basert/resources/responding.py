@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from falcon.asgi import Response
 
-from basert import media
+from basert.http import media
 from basert.messages import TokenLogprob
 from basert.resources.generating import Pieces, Run
 from basert.resources.service import Service

@@ -8,9 +8,9 @@ from typing import TypeVar
 from falcon.asgi import Request
 
 from basert.config import AppConfig
-from basert.limits import read_body
-from basert.metrics import Metrics
-from basert.models import Models
+from basert.http.limits import read_body
+from basert.http.metrics import Metrics
+from basert.http.models import Models
 from basert.schema.parsing import parse
 
 T = TypeVar("T")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from falcon.asgi import Request, Response
 
-from basert import media
-from basert.limits import check_prompt_text
-from basert.models import Model
-from basert.openapi import operation
+from basert.http import media
+from basert.http.limits import check_prompt_text
+from basert.http.models import Model
+from basert.http.openapi import operation
 from basert.resources.chat import conversation_ids
 from basert.resources.completions import token_name
 from basert.resources.planning import beside, check_ids, context_of

@@ -39,7 +39,7 @@ class HttpServer(Kept):
 
     def _start(self) -> Child:
         fd = self._listener.fileno()
-        command = [sys.executable, "-m", "basert.worker", str(self._folder), str(fd)]
+        command = [sys.executable, "-m", "basert.http.worker", str(self._folder), str(fd)]
         metrics = self._folder / METRICS
         metrics.mkdir(exist_ok=True)
         for gauge in metrics.glob("gauge_live*"):

@@ -22,11 +22,11 @@ from basert.config import ServeConfig
 from basert.errors import BasertError, Unavailable
 from basert.logs import Output
 from basert.messages import Models, Reload
-from basert.notify import Notifier
 from basert.supervisor.control import Control
 from basert.supervisor.engine import Engine, Served
 from basert.supervisor.folder import CONFIG, CONTROL
 from basert.supervisor.http import HttpServer
+from basert.supervisor.notify import Notifier
 from basert.supervisor.restarts import Kept
 
 LATE_SECONDS = 2.0  # that workers may need beyond the drain's deadline to say that it has passed

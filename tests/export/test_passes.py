@@ -262,7 +262,7 @@ def test_the_runtime_reads_the_four_bit_layout(channels: int) -> None:
     model = ir.from_onnx_text(
         f"""<ir_version: 10, opset_import: ["": 24, "com.microsoft": 1]>
         g (float[rows, {channels}] x) => (float[rows, 24] y)
-        {{ y = com.microsoft.MatMulNBits <K = {channels}, N = 24, bits = 4, block_size = {BLOCK}> (x, b, s, z) }}"""
+        {{ y = com.microsoft.MatMulNBits <K={channels}, N=24, bits=4, block_size={BLOCK}> (x, b, s, z) }}"""
     )
     node = next(iter(model.graph))
     for index, array in enumerate((packed, scale, zero), start=1):

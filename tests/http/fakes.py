@@ -1,7 +1,7 @@
 """A registry of models that needs no processes: the tiny bundle's text over an engine that replays a script.
 
-Plays the interface of basert.models and basert.engine_client; the wire is tested with it. What depends on
-processes is tested with real servers.
+Plays the interface of basert.http.models and basert.http.engine_client; the wire is tested with it. What
+depends on processes is tested with real servers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from falcon.asgi import App
 
 from basert import manifest, text
-from basert.app import create_app
 from basert.config import AppConfig
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
+from basert.http.app import create_app
 from basert.messages import EngineInfo, Sampling, Stats, TokenLogprob, Tokens
 from tests.tiny import SENTENCE, write_testing_bundle
 

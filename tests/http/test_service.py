@@ -11,7 +11,7 @@ import pytest
 from falcon.testing import ASGIConductor
 from prometheus_client.parser import text_string_to_metric_families
 
-from basert import auth
+from basert.http import auth
 from tests.http.fakes import FakeModels, fake_app
 
 BODY = {"model": "alias", "prompt": "hello", "temperature": 0}

@@ -58,7 +58,9 @@ def engine_of(server: Server) -> psutil.Process:
 
 def arbiter_of(server: Server) -> psutil.Process:
     (arbiter,) = [
-        process for process in psutil.Process(server.pid).children() if "basert.worker" in process.cmdline()
+        process
+        for process in psutil.Process(server.pid).children()
+        if "basert.http.worker" in process.cmdline()
     ]
     return arbiter
 

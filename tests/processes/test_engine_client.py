@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from basert import engine_client, transport
-from basert.engine_client import EngineClient
+from basert import transport
 from basert.errors import (
     BasertError,
     ContextLengthExceeded,
@@ -19,6 +18,8 @@ from basert.errors import (
     Overloaded,
     Unavailable,
 )
+from basert.http import engine_client
+from basert.http.engine_client import EngineClient
 from basert.messages import (
     AnyMessage,
     Cancel,

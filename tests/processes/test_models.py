@@ -10,10 +10,10 @@ import pytest
 
 from basert import transport
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
+from basert.http.models import Models
 from basert.manifest import digest
 from basert.messages import AnyMessage, ModelState, Reload, Watch, WorkerReport
 from basert.messages import Models as ModelsMessage
-from basert.models import Models
 from basert.transport import Connection
 from tests.tiny import write_testing_bundle
 

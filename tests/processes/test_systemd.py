@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from basert.notify import Notifier
+from basert.supervisor.notify import Notifier
 from tests.serving import Server
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -11,7 +11,7 @@ import msgspec
 from falcon.asgi import Request, Response
 
 from basert import __version__
-from basert.auth import OPEN_PATHS
+from basert.http.auth import OPEN_PATHS
 from basert.schema.others import ErrorBody
 
 Responder = TypeVar("Responder", bound=Callable[..., Any])

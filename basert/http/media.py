@@ -18,7 +18,7 @@ from falcon.asgi import Request, Response
 
 from basert.config import AppConfig
 from basert.errors import BasertError, InvalidRequest, MethodNotAllowed, NotFound, RequestTimeout
-from basert.limits import discard_body
+from basert.http.limits import discard_body
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"

@@ -1,4 +1,4 @@
-"""`python -m basert.worker RUN_FOLDER FD`: gunicorn with the HTTP app, on a socket already bound.
+"""`python -m basert.http.worker RUN_FOLDER FD`: gunicorn with the HTTP app, on a socket already bound.
 
 Knows gunicorn's settings and nothing of HTTP. The arbiter imports the app's modules, so that workers share
 them and start quickly; each worker makes its own app. What keeps this free of orphans: the kernel ends the
@@ -24,11 +24,12 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from prometheus_client.multiprocess import mark_process_dead
 
-from basert import config, logs, orphans, protocol
-from basert.access import AccessLog
-from basert.app import create_app
+from basert import config, logs, orphans
 from basert.config import ServeConfig
-from basert.models import Models
+from basert.http import protocol
+from basert.http.access import AccessLog
+from basert.http.app import create_app
+from basert.http.models import Models
 from basert.supervisor.folder import CONFIG, CONTROL
 
 MAX_HEADER_BYTES = 8190

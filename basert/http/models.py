@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 
 from basert import manifest, text
-from basert.engine_client import EngineClient
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
+from basert.http.engine_client import EngineClient
 from basert.messages import EngineInfo, ModelState, Reload, Watch, WorkerReport
 from basert.messages import Models as ModelsMessage
 from basert.transport import Connection

@@ -6,12 +6,12 @@ from typing import Any
 
 from falcon.asgi import App
 
-from basert.auth import Keys
 from basert.config import AppConfig
-from basert.media import Envelope, install_error_handlers
-from basert.metrics import Metrics
-from basert.models import Models
-from basert.openapi import Document
+from basert.http.auth import Keys
+from basert.http.media import Envelope, install_error_handlers
+from basert.http.metrics import Metrics
+from basert.http.models import Models
+from basert.http.openapi import Document
 from basert.resources.chat import ChatCompletions
 from basert.resources.completions import Completions
 from basert.resources.health import Exposition, Live, Ready

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
-from basert import access
 from basert.errors import (
     BasertError,
     ContextLengthExceeded,
@@ -22,6 +21,7 @@ from basert.errors import (
     Overloaded,
     Unavailable,
 )
+from basert.http import access
 from basert.messages import Cancel, Failed, ModelState, Sampling, Stats, StatsRequest, Submit, Tokens
 from basert.transport import Connection
 

@@ -19,8 +19,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from basert import messages
 from basert.errors import BasertError
+from basert.http.models import Model
 from basert.messages import Stats
-from basert.models import Model
 
 STATS_PATIENCE = 1.0  # seconds a scrape waits for an engine between two steps
 

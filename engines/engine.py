@@ -82,9 +82,9 @@ class Engine:
         try:
             output = self._runner.run(batch)
             samples = self._sampler.sample(batch, output)
-        except Exception as error:
+        except Exception:
             _log.exception("a step failed")
-            self._send(self._scheduler.abandon(batch, f"The engine failed at this request: {error}"))
+            self._send(self._scheduler.abandon(batch, "The engine failed at this request; its log says why."))
             self._check()
         else:
             self._send(self._scheduler.apply(batch, samples))

@@ -58,27 +58,38 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     golden = read_golden(config.bundle)
     check(golden, runner, chunks)
     report("warming", 0.8)
-    counters, slots = Counters(), Slots(options.slots, graph.batch_buckets)
+    slots = Slots(options.slots, graph.batch_buckets)
     _warm(runner, slots, chunks)
-    runner.run_seconds = 0.0
-    limits = Limits(
-        config.max_queue, options.max_context, manifest.vocab_size, frozenset(manifest.eos_token_ids)
-    )
-    scheduler = Scheduler(slots, chunks, score_chunks, limits, counters)
+    counters = Counters()
+    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters)
     recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
     engine = Engine(slots, scheduler, runner, counters, recheck, publish)
-    info = EngineInfo(
+    return engine, _info(config, options, manifest, runner.provider, time.monotonic() - started)
+
+
+def _limits(config: EngineConfig, options: SessionOptions, manifest: Manifest) -> Limits:
+    return Limits(
+        max_queue=config.max_queue,
+        max_context=options.max_context,
+        vocab_size=manifest.vocab_size,
+        eos=frozenset(manifest.eos_token_ids),
+    )
+
+
+def _info(
+    config: EngineConfig, options: SessionOptions, manifest: Manifest, provider: str, load_seconds: float
+) -> EngineInfo:
+    return EngineInfo(
         model=config.name or manifest.name,
         digest=digest(config.bundle),
-        provider=runner.provider,
+        provider=provider,
         slots=options.slots,
         max_context=options.max_context,
         vocab_size=manifest.vocab_size,
         max_queue=config.max_queue,
         pid=os.getpid(),
-        load_seconds=time.monotonic() - started,
+        load_seconds=load_seconds,
     )
-    return engine, info
 
 
 def _graph(manifest: Manifest, provider: str) -> Graph:
@@ -114,6 +125,7 @@ def _warm(runner: Runner, slots: Slots, chunks: Chunks) -> None:
     count, chunk = len(slots.owners), chunks.longest
     runner.run(Batch(0, chunk, [Row(0, [0] * chunk, chunk)]))
     runner.run(Batch(0, 1, [Row(0, [0], 1)] * count))
+    runner.run_seconds = 0.0
 
 
 def _recheck(slots: Slots, check_in: Callable[[int], None]) -> None:

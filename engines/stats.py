@@ -49,7 +49,6 @@ class Counters:
     padded_tokens: int = 0
     computed_tokens: int = 0
     step_seconds: float = 0.0
-    run_seconds: float = 0.0
     batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))
     queue_seconds: Observations = field(default_factory=lambda: Observations(SECONDS_BOUNDS))
 

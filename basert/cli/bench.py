@@ -49,7 +49,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
     "--batch",
     "batches",
     type=Counts(),
-    default="1,4,8,16,32",
+    default="1,8,16",
     show_default=True,
     help="Streams at once, in turn.",
 )
@@ -63,7 +63,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
     "--concurrency",
     "concurrencies",
     type=Counts(),
-    default="1,8,32,64",
+    default="1,8,32",
     show_default=True,
     help="Clients, in turn.",
 )
@@ -73,7 +73,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--load-output-tokens", type=click.IntRange(1), default=64, show_default=True, help="Under load."
 )
-@click.option("--requests", type=click.IntRange(1), default=3, show_default=True, help="Of each client.")
+@click.option("--requests", type=click.IntRange(1), default=2, show_default=True, help="Of each client.")
 @click.option(
     "--repetitions", type=click.IntRange(1), default=3, show_default=True, help="After a warm-up round."
 )

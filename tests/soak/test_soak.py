@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from basert.client import Client
@@ -49,11 +50,11 @@ async def abandon(client: Client, body: dict[str, Any]) -> None:
 
 
 async def alone(client: Client, model: str, words: list[str], count: int) -> list[Case]:
-    """Prompts of 1 to 24 words for answers of 2 to 10 tokens, each asked by itself."""
+    """Prompts of 1 to 40 words for answers of 2 to 10 tokens, each asked by itself."""
     lot = random.Random(1)
     cases = []
     for _ in range(count):
-        prompt = " ".join(lot.choices(words, k=lot.randint(1, 24)))
+        prompt = " ".join(lot.choices(words, k=lot.choice((1, 3, 5, 7, 12, 40))))
         body = {
             "model": model,
             "prompt": prompt,
@@ -98,7 +99,7 @@ async def soaked(server: Server, model: str, text: str) -> None:
     """One round to warm up, one to count; fails on anything lost, wrong, stuck or leaked."""
     async with Client(server.url) as client:
         cases = await alone(client, model, text.split(), 40)
-        await soak(client, cases, 10 * CONCURRENCY)
+        await soak(client, cases, 4 * CONCURRENCY)
         before = server.resident_bytes()
         tally = await soak(client, cases, REQUESTS)
         after = server.resident_bytes()
@@ -121,6 +122,7 @@ async def test_a_session_that_hashes_its_whole_input(tmp_path: Path) -> None:
         await soaked(server, "tiny", "hello the world Grüße 🌍 user")
 
 
+@pytest.mark.timeout(900)  # two to three minutes on two old cores
 async def test_the_starter_model(smollm2_w8a8: Path) -> None:
     text = "the sea is full of small boats and every one has a name that nobody on land can say"
     with Server([smollm2_w8a8], ("--continuous-batching", "16", "--threads", "2")) as server:

@@ -65,7 +65,8 @@ def _from_mobius(checkpoint: Path) -> Any:
     empty = [name for name, value in model.graph.initializers.items() if value.const_value is None]
     if empty:
         raise ExportError(
-            f"{checkpoint} lacks weights of its architecture, first {empty[0]!r}; download it again."
+            f"{checkpoint} lacks weights that mobius-onnx wants, first {empty[0]!r}: the checkpoint is"
+            " incomplete, or its exporter does not know this variant of the architecture."
         )
     return model
 

@@ -17,10 +17,10 @@ KEPT = 16  # logits of each case: the largest half, and others spread over the v
 HEADROOM = {"fp32": 0.005, "w8a8": 1.5, "int4": 0.75}
 """How far an answer may lie off on another CPU, in standard deviations of a row of logits.
 
-Other CPUs add floats in another order. A quantised graph rounds activations, so that a difference in the seventh
-digit flips a step here and there, and more of them in every later layer. In these units, noise of 2e-7 on the
-norms' weights moved SmolLM2's logits by up to 3e-5 (fp32), 0.5 (w8a8) and 0.25 (int4), Gemma 3 270M's by up to
-1.0 (w8a8).
+Other CPUs add floats in another order. A quantised graph rounds activations, so that a difference in the
+seventh digit flips a step here and there, and more of them in every later layer. In these units, noise of
+2e-7 on the norms' weights moved SmolLM2's logits by up to 3e-5 (fp32), 0.5 (w8a8) and 0.25 (int4), Gemma 3
+270M's by up to 1.0 (w8a8).
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +49,15 @@ def longest_context(config: Any) -> int:
 def read_positions(config: Any, length: int) -> Positions:
     """Tables of `length` positions. Raises ExportError for layers or a rotary module of another kind."""
     layers = _layers(config)
-    rotary = rotary_module(config)
+    rotary, rotate = rotary_module(config)
     by_kind = "layer_type" in inspect.signature(rotary.forward).parameters
-    return Positions(
-        {kind: _table(rotary, length, kind if by_kind else None) for kind in _kinds(layers)}, layers
-    )
+    tables = {}
+    for kind in dict.fromkeys(layer.kind for layer in layers):
+        with torch.no_grad():
+            given = {"layer_type": kind} if by_kind else {}
+            cos, sin = rotary(torch.zeros(1), torch.arange(length)[None], **given)
+        tables[kind] = _table(cos, sin, rotate)
+    return Positions(tables, layers)
 
 
 def _layers(config: Any) -> list[Layer]:
@@ -68,19 +73,25 @@ def _layers(config: Any) -> list[Layer]:
     return [Layer(kind, window if kind == "sliding_attention" else None) for kind in kinds]
 
 
-def _kinds(layers: list[Layer]) -> list[str]:
-    return list(dict.fromkeys(layer.kind for layer in layers))
-
-
-def _table(rotary: Any, length: int, kind: str | None) -> Table:
-    arguments = {} if kind is None else {"layer_type": kind}
-    with torch.no_grad():
-        cos, sin = rotary(torch.zeros(1), torch.arange(length)[None], **arguments)
+def _table(cos: torch.Tensor, sin: torch.Tensor, rotate: Callable[..., Any] | None) -> Table:
+    """From the reference's tables [1, positions, rotary_dim], where each angle stands twice."""
     half = cos.shape[-1] // 2
-    interleaved = not torch.equal(cos[..., :half], cos[..., half:])
-    if interleaved and not torch.equal(cos[..., 0::2], cos[..., 1::2]):
+    if torch.equal(cos[..., :half], cos[..., half:]):
+        once, neighbours = slice(0, half), False
+    elif torch.equal(cos[..., 0::2], cos[..., 1::2]):
+        once, neighbours = slice(0, None, 2), True
+    else:
         raise ExportError(
             "The rotary embedding rotates neither halves nor neighbours; basert cannot serve it."
         )
-    part = slice(0, None, 2) if interleaved else slice(0, half)
-    return Table(cos[0, :, part].numpy().copy(), sin[0, :, part].numpy().copy(), interleaved)
+    if rotate is not None and half > 1:
+        neighbours = _turns_neighbours(cos[:, 1:2], sin[:, 1:2], rotate)
+    return Table(cos[0, :, once].numpy().copy(), sin[0, :, once].numpy().copy(), neighbours)
+
+
+def _turns_neighbours(cos: torch.Tensor, sin: torch.Tensor, rotate: Callable[..., Any]) -> bool:
+    """Where does the first channel turn to? Some architectures rotate neighbours with tables in halves."""
+    probe = torch.zeros(1, 1, 1, cos.shape[-1])
+    probe[..., 0] = 1
+    turned = rotate(probe, probe, cos, sin)[0]
+    return int(turned[0, 0, 0, 1:].abs().argmax()) == 0

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from basert.errors import BundleError, ExportError
 from basert.manifest import Graph
 from engines.sessions import SessionOptions, open_session
+from export.checkpoint import first_line
 from export.graph import GRAPH, read_decoder
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +28,10 @@ class SlotRunner:
         self.max_context = min(max_context, self.decoder.max_context)
         description = Graph("decoder", "cpu", graph, self.decoder.inputs, self.decoder.outputs, [], [])
         options = SessionOptions(slots=slots, max_context=self.max_context, threads=threads)
-        self._session = open_session(folder / graph, description, self.decoder.kv_cache, options)
+        try:
+            self._session = open_session(folder / graph, description, self.decoder.kv_cache, options)
+        except BundleError as error:
+            raise ExportError(f"The exported graph does not load: {first_line(error)}.") from error
 
     def chunk(self, slot: int, ids: Sequence[int], past: int, rows: Sequence[int] | None = None) -> Logits:
         """Put `ids` behind the `past` tokens of a slot; float32 [rows, vocab], by default for every id."""
@@ -60,7 +65,10 @@ class SlotRunner:
             "total_seq": np.asarray(ends.max(), np.int32),
             "logits_idx": np.asarray(rows, np.int64),
         }
-        self._session.bind(row, feeds, fetches)()
+        try:
+            self._session.bind(row, feeds, fetches)()
+        except RuntimeError as error:  # onnxruntime's own
+            raise ExportError(f"The exported graph does not run: {first_line(error)}.") from error
 
 
 def chunks(ids: Sequence[int], size: int) -> Iterator[tuple[int, Sequence[int]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,12 +23,16 @@ def skeleton(config: Any) -> Any:
         raise ExportError(f"transformers has no causal language model of it: {first_line(error)}.") from None
 
 
-def rotary_module(config: Any) -> Any:
-    """The module that makes cos and sin, with real buffers. ExportError when the architecture has none."""
+def rotary_module(config: Any) -> tuple[Any, Callable[..., Any] | None]:
+    """What makes cos and sin, with real buffers, and what rotates with them, if it has the usual name.
+
+    Raises ExportError when the architecture has no such module.
+    """
     model = skeleton(config)
     for module in model.modules():
         if type(module).__name__.endswith("RotaryEmbedding"):
-            return type(module)(config=module.config)
+            rotate = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
+            return type(module)(config=module.config), rotate
     raise ExportError(f"{type(model).__name__} has no rotary position embedding; basert cannot serve it.")
 
 

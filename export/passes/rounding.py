@@ -85,4 +85,4 @@ def _pack(values: Array) -> Array:
     """Two 4-bit values to a byte, the first one low, along the last axis."""
     if values.shape[-1] % 2:
         values = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
-    return (values[..., 0::2] | (values[..., 1::2] << 4)).astype(np.uint8)
+    return np.asarray(values[..., 0::2] | (values[..., 1::2] << 4), np.uint8)

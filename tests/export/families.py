@@ -1,7 +1,7 @@
 """Small checkpoints of the proven families, with random weights that make attention and position matter.
 
-Freshly initialised models hardly look at their context: any rope and any mask would pass. Here every weight is
-drawn so that each layer's output has about the size of its input, and logits are a few units apart.
+Freshly initialised models hardly look at their context: any rope and any mask would pass. Here every weight
+is drawn so that each layer's output has about the size of its input, and logits are a few units apart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each proven family: greedy tokens and logits are transformers', several prompts in one batch, past the window."""
+"""Each proven family: transformers' greedy tokens and logits, several prompts in a batch, past the window."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_missing_weights_are_named(checkpoints: Path, tmp_path: Path) -> None:
     del weights["model.layers.1.mlp.up_proj.weight"]
     (tmp_path / "config.json").write_bytes((checkpoints / "qwen3" / "config.json").read_bytes())
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(ExportError, match=r"lacks weights.*layers\.1\.mlp\.up_proj"):
+    with pytest.raises(ExportError, match=r"lacks weights that mobius-onnx wants.*layers\.1\.mlp\.up_proj"):
         decoder_from_checkpoint(tmp_path, tmp_path / "out")
 
 

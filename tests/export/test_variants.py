@@ -1,8 +1,7 @@
-"""w8a8 and int4 of every proven family, and of the real SmolLM2's layout: right, stored once, deaf to the batch."""
+"""w8a8 and int4 of every proven family: close to the checkpoint, stored once, deaf to the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +45,8 @@ class Family:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
-    yield Family(request.param, tmp_path_factory.mktemp(request.param))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    return Family(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def logits_of(graph: Path) -> np.ndarray:

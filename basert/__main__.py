@@ -1,4 +1,4 @@
-"""`basert`: the command line's entry. Each command has its own file in basert.cli, loaded when it is called."""
+"""`basert`: the command line's entry. Each command is a file of basert.cli, loaded when it is called."""
 
 from __future__ import annotations
 

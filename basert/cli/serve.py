@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from basert import __version__, config, logs, settings, store
+from basert import config, logs, settings, store
 from basert.cli.completion import bundle_names
+from basert.cli.welcome import print_welcome
 from basert.config import ServeConfig
 from basert.errors import ConfigError
 from basert.manifest import Manifest, read_manifest
@@ -78,7 +77,7 @@ def _run(settings: ServeConfig) -> None:
             folder.path,
             listener,
             output,
-            lambda ready: _print_ready(url, ready[0], settings),
+            lambda ready: _welcome(url, ready[0], served, settings),
         )
         asyncio.run(supervisor.run())
     finally:
@@ -131,28 +130,6 @@ def _check_context(settings: ServeConfig, manifest: Manifest) -> None:
         )
 
 
-def _print_ready(url: str, model: str, settings: ServeConfig) -> None:
-    """What to paste next. A key is shown on a terminal only: standard output may be a log."""
-    keys = settings.read_keys()
-    key = keys[0] if keys and sys.stdout.isatty() else "$BASERT_API_KEY" if keys else ""
-    header = f' -H "Authorization: Bearer {key}"' if key else ""
-    python_key = 'os.environ["BASERT_API_KEY"]' if key.startswith("$") else repr(key or "none")
-    with contextlib.suppress(OSError):  # whoever reads may have left
-        click.echo(_READY.format(version=__version__, url=url, model=model, header=header, key=python_key))
-
-
-_READY = """\
-basert {version} serves {model} at {url}/v1. Try it:
-
-  curl {url}/v1/chat/completions{header} -H "Content-Type: application/json" \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
-
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key={key})
-  for chunk in client.chat.completions.create(
-      model="{model}", messages=[{{"role": "user", "content": "Tell me a story."}}], stream=True
-  ):
-      print(chunk.choices[0].delta.content or "", end="", flush=True)
-
-Ctrl-C ends it.
-"""
+def _welcome(url: str, ready: str, served: list[Served], settings: ServeConfig) -> None:
+    bundle = next(one.bundle for one in served if one.name == ready)
+    print_welcome(url, ready, settings, chats=read_manifest(bundle).has_chat_template)

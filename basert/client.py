@@ -120,6 +120,7 @@ class Client:
                         continue  # a blank line, or a comment that keeps the connection alive
                     data = line[5:].strip()
                     if data == _DONE:
+                        await answer.read()  # to the end, so that the connection serves the next request
                         return
                     chunk = _decode_chunk(data)
                     if chunk.error is not None:

@@ -1,4 +1,4 @@
-"""What gunicorn's HTTP protocol leaves out: errors in OpenAI's form, and an end for silent connections.
+"""What gunicorn's HTTP protocol leaves out: OpenAI's form of errors, the end of silent connections, their memory.
 
 gunicorn answers what is no request (headers too large, bad framing) itself, before any app, in plain text;
 and it waits for ever for a connection's first request. It has no setting for either, hence this subclass.
@@ -22,6 +22,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         """The first request has as long to come as any later one."""
         super().connection_made(transport)
         self._arm_keepalive_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the C parser: it holds this object, and no garbage collector sees into it."""
+        super().connection_lost(exc)
+        self._callback_parser = None
 
     def _send_error_response(
         self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()

@@ -82,6 +82,20 @@ async def test_a_stream_without_its_end_is_an_error(
         await text_of(await client_of(streaming(*pieces)))
 
 
+async def test_a_finished_stream_leaves_its_connection_for_the_next(client_of: Start) -> None:
+    peers = set()
+    stream = streaming(b'data: {"choices":[{"text":"a"}]}\n\n', b"data: [DONE]\n\n")
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        peers.add(request.transport.get_extra_info("peername"))
+        return await stream(request)
+
+    client = await client_of(handler)
+    assert [await text_of(client) for _ in range(3)] == ["a", "a", "a"]
+    assert len(peers) == 1
+
+
 async def test_closing_a_stream_hangs_up(client_of: Start) -> None:
     gone = asyncio.Event()
     client = await client_of(streaming(b'data: {"choices":[{"text":"a"}]}\n\n', seen=gone))

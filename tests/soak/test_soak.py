@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -127,3 +128,19 @@ async def test_the_starter_model(smollm2_w8a8: Path) -> None:
     text = "the sea is full of small boats and every one has a name that nobody on land can say"
     with Server([smollm2_w8a8], ("--continuous-batching", "16", "--threads", "2")) as server:
         await soaked(server, smollm2_w8a8.name, text)
+
+
+def test_connections_leave_nothing_behind(tmp_path: Path) -> None:
+    """gunicorn's C parser and its connection hold each other where no garbage collector sees it."""
+
+    def connect(server: Server, times: int) -> int:
+        for _ in range(times):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port)
+            connection.request("GET", "/livez")
+            assert connection.getresponse().read()
+            connection.close()
+        return server.resident_bytes()
+
+    with Server([write_testing_bundle(tmp_path)]) as server:
+        before = connect(server, 200)
+        assert connect(server, 3000) < before + (4 << 20)

@@ -1,4 +1,4 @@
-"""What gunicorn's HTTP protocol leaves out: OpenAI's form of errors, the end of silent connections, their memory.
+"""What gunicorn's HTTP protocol leaves out: OpenAI's form of errors, the end of silent connections, memory.
 
 gunicorn answers what is no request (headers too large, bad framing) itself, before any app, in plain text;
 and it waits for ever for a connection's first request. It has no setting for either, hence this subclass.

@@ -8,6 +8,8 @@ with the last one kept are kept too.
 from __future__ import annotations
 
 import math
+from hashlib import blake2b
+from struct import Struct
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +25,7 @@ Floats = NDArray[np.float32]
 
 BLOCK = 512  # the draw sums blocks of so many weights first: a running sum of a whole vocabulary is slow
 COLDEST = 1e-6  # lower temperatures would overflow, and are greedy anyway
+_COUNTER = Struct("<QQ")  # seed, position
 FIRST_CUT, NEXT_CUT, LAST_CUT = 2.0**-6, 2.0**-12, 2.0**-100
 
 
@@ -126,11 +129,11 @@ def _penalised(sampling: Sampling) -> bool:
 
 def draw(logits: Floats, sampling: Sampling, position: int) -> int:
     """Draw the token at `position` of a sequence from logits [vocab], after temperature and filters."""
-    highest = logits.max()
-    if not np.isfinite(highest):
+    weights = logits * np.float32(1 / max(sampling.temperature, COLDEST))
+    highest = weights.max()
+    if not math.isfinite(highest):
         raise FloatingPointError("the model's logits are not numbers")
-    weights = logits - highest
-    weights /= np.float32(max(sampling.temperature, COLDEST))
+    weights -= highest
     np.exp(weights, out=weights)
     uniform = uniform_at(sampling.seed, position)
     if sampling.top_k <= 0 and sampling.top_p >= 1 and sampling.min_p <= 0:
@@ -178,20 +181,21 @@ def _floor(heavy: Floats, total: float, complete: bool, sampling: Sampling) -> f
 
 def _pick(weights: Floats, uniform: float) -> int:
     """The index at which the running sum of the weights passes `uniform` of their total."""
-    starts = np.arange(0, len(weights), BLOCK)
-    mass = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
-    goal = uniform * mass[-1]
-    block = min(int(np.searchsorted(mass, goal, side="right")), len(starts) - 1)
-    inside = weights[starts[block] : starts[block] + BLOCK]
+    whole = len(weights) - len(weights) % BLOCK
+    blocks = weights[:whole].reshape(-1, BLOCK).sum(axis=1)
+    mass = np.append(blocks, weights[whole:].sum()).cumsum(dtype=np.float64)
+    goal = min(uniform * mass[-1], np.nextafter(mass[-1], 0))  # below the sum, though it was rounded
+    block = int(mass.searchsorted(goal, side="right"))
+    inside = weights[block * BLOCK : (block + 1) * BLOCK]
     rest = goal - (mass[block - 1] if block else 0.0)
-    index = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), rest, side="right"))
-    return int(starts[block]) + min(index, int(np.flatnonzero(inside)[-1]))
+    index = int(inside.cumsum(dtype=np.float64).searchsorted(rest, side="right"))
+    return block * BLOCK + min(index, int(np.flatnonzero(inside)[-1]))
 
 
 def uniform_at(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on (seed, position) alone."""
-    raw = np.random.Philox(key=seed & (2**64 - 1), counter=position).random_raw()
-    return float(raw >> 11) * 2.0**-53
+    """A number in [0, 1) that depends on (seed, position) alone: the first 53 bits of their BLAKE2b hash."""
+    digest = blake2b(_COUNTER.pack(seed % 2**64, position), digest_size=8).digest()
+    return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
 def logprob(logits: Floats, token: int, top: int) -> TokenLogprob:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from basert.messages import Sampling, Submit
 from engines.batch import Batch, Row
 from engines.runner import Output
-from engines.sampling import Sampler, draw, filtered, logprob, uniform_at
+from engines.sampling import Sampler, _pick, draw, filtered, logprob, uniform_at
 from engines.sequence import Sequence
 
 VOCAB = 1000
@@ -210,3 +210,10 @@ def test_logits_that_are_no_numbers_are_an_error(broken: float) -> None:
     logits[5] = broken
     with pytest.raises(FloatingPointError):
         draw(logits, Sampling(top_p=0.9), 1)
+
+
+def test_the_last_token_is_the_furthest_a_draw_goes() -> None:
+    for size in (5, 512, 513, 1024):
+        weights = np.full(size, 0.1, np.float32)
+        assert _pick(weights, 1 - 2.0**-53) == size - 1
+        assert _pick(weights, 0.0) == 0

@@ -150,8 +150,10 @@ class Client:
             raise RequestFailed(
                 f"nothing answers at {self.url} ({error.os_error.strerror}); start one, or mend --url."
             ) from None
-        except aiohttp.InvalidURL:
-            raise RequestFailed(f"{self.url!r} is no URL; write it as http://HOST:PORT.") from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise RequestFailed(
+                f"{self.url!r} is no address of a server; write it as http://HOST:PORT."
+            ) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RequestFailed(f"{self.url} broke off its answer ({error}); see the server's log.") from None
 

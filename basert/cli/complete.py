@@ -13,7 +13,7 @@ import msgspec
 
 from basert.cli.options import Target, connect, connection_options, request_fields, sampling_options
 from basert.client import Client
-from basert.errors import ConfigError
+from basert.errors import BasertError, ConfigError
 
 PATH = "/v1/completions"
 MAX_TOKENS = 256  # the API's own default is 16
@@ -64,14 +64,24 @@ async def _print_text(target: Target, body: dict[str, Any]) -> None:
     """Write text as it comes; a terminal gets a newline after it, a pipe nothing but the completion."""
     async with Client(target.url, target.api_key) as client:
         async for chunk in client.stream(PATH, body):
-            click.echo(chunk.text, nl=False)
+            _write(chunk.text)
     if sys.stdout.isatty():
-        click.echo()
+        _write("\n")
 
 
 async def _print_json(target: Target, body: dict[str, Any]) -> None:
     async with Client(target.url, target.api_key) as client:
-        click.echo(msgspec.json.encode(await client.post(PATH, body)))
+        _write(msgspec.json.encode(await client.post(PATH, body)).decode() + "\n")
+
+
+def _write(text: str) -> None:
+    """Raises BrokenPipeError when nobody reads any more, BasertError when stdout takes nothing."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BasertError(f"the completion cannot be written: {error.strerror}.") from None
 
 
 def _die_of(number: signal.Signals) -> NoReturn:

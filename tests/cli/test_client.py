@@ -124,8 +124,8 @@ async def test_a_server_of_another_kind_is_named_as_such(client_of: Start) -> No
         await (await client_of(page)).models()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "ftp://127.0.0.1"])
 async def test_no_server_is_one_sentence(url: str) -> None:
     async with Client(url) as client:
-        with pytest.raises(RequestFailed, match=r"nothing answers|is no URL"):
+        with pytest.raises(RequestFailed, match=r"nothing answers|is no address"):
             await client.models()

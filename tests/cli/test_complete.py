@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,14 @@ def test_a_closed_pipe_ends_it_quietly(server: Server, environment: dict[str, st
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == -signal.SIGPIPE
+
+
+def test_a_full_disk_is_one_sentence(server: Server, environment: dict[str, str]) -> None:
+    command = [*BASERT, "complete", "tiny", "--url", server.url, *HELLO]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "basert: the completion cannot be written: No space left on device.\n"
 
 
 def test_it_serves_a_bundle_by_itself(basert: Run) -> None:

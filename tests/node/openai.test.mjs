@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import OpenAI from "openai";
 
-const { BASERT_URL, SENTENCE, BUSY_URL, BUSY_KEY } = process.env;
+const { BASERT_URL, SENTENCE, BUSY_URL, BUSY_KEY, MAGIC_IDS } = process.env;
 const client = new OpenAI({ baseURL: `${BASERT_URL}/v1`, apiKey: "none", maxRetries: 0 });
 const busy = new OpenAI({ baseURL: `${BUSY_URL}/v1`, apiKey: BUSY_KEY, maxRetries: 0 });
 const messages = [{ role: "user", content: "hello" }];
@@ -40,7 +40,8 @@ test("n, stop, seed and logprobs", async () => {
   assert.deepEqual(three.choices.map((choice) => choice.index), [0, 1, 2]);
   const stopped = await client.chat.completions.create({ ...ask, stop: "world" });
   assert.equal(stopped.choices[0].message.content, SENTENCE.slice(0, SENTENCE.indexOf("world")));
-  const drawn = { ...ask, model: "dice", temperature: 1, max_tokens: 20, seed: 7 };
+  const logit_bias = Object.fromEntries(MAGIC_IDS.split(",").map((id) => [id, -100]));
+  const drawn = { ...ask, model: "dice", temperature: 1, max_tokens: 20, seed: 7, logit_bias };
   const [first, again] = [await client.chat.completions.create(drawn), await client.chat.completions.create(drawn)];
   assert.equal(first.choices[0].message.content, again.choices[0].message.content);
   const scored = await client.chat.completions.create({ ...ask, logprobs: true, top_logprobs: 2 });

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.serving import Server
-from tests.tiny import write_testing_bundle
+from tests.tiny import tiny_tokenizer, write_testing_bundle
 
 KEY = "sesame"
+
+
+def magic_ids() -> list[int]:
+    """The tokens that make the testing session crash: not to be drawn."""
+    tokenizer = tiny_tokenizer()
+    return [tokenizer.token_to_id(word) for word in ("CRASH", "RAISE")]
 
 
 @pytest.fixture(scope="package")

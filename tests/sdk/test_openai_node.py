@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdk.conftest import KEY
+from tests.sdk.conftest import KEY, magic_ids
 from tests.serving import Server
 from tests.tiny import SENTENCE
 
@@ -29,6 +29,7 @@ def node() -> str:
 
 def test_openai_node(node: str, open_server: Server, busy_server: Server) -> None:
     env = {"BASERT_URL": open_server.url, "SENTENCE": SENTENCE, "BUSY_URL": busy_server.url, "BUSY_KEY": KEY}
+    env["MAGIC_IDS"] = ",".join(map(str, magic_ids()))
     done = subprocess.run(
         [node, "--test", str(NODE)], env={**os.environ, **env}, capture_output=True, text=True, check=False
     )

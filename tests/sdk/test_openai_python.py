@@ -11,10 +11,18 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.sdk.conftest import magic_ids
 from tests.serving import Server
 from tests.tiny import SENTENCE
 
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0}
+DICE: dict[str, Any] = {  # a draw, but for the words that crash the testing session
+    "model": "dice",
+    "messages": ASK["messages"],
+    "temperature": 1,
+    "max_tokens": 24,
+    "logit_bias": {str(token): -100 for token in magic_ids()},
+}
 LONG: dict[str, Any] = {
     "model": "slow",
     "prompt": "hello",
@@ -71,9 +79,7 @@ async def test_async_client(open_server: Server) -> None:
 
 
 def test_n(client: OpenAI) -> None:
-    drawn = client.chat.completions.create(
-        model="dice", messages=ASK["messages"], temperature=1, seed=1, n=3, max_tokens=24
-    )
+    drawn = client.chat.completions.create(**DICE, seed=1, n=3)
     assert [choice.index for choice in drawn.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in drawn.choices}) == 3
 
@@ -92,10 +98,7 @@ def test_max_tokens(client: OpenAI) -> None:
 
 def test_seed(client: OpenAI) -> None:
     def draw(seed: int) -> str:
-        answer = client.chat.completions.create(
-            model="dice", messages=ASK["messages"], temperature=1, seed=seed, max_tokens=24
-        )
-        return answer.choices[0].message.content
+        return client.chat.completions.create(**DICE, seed=seed).choices[0].message.content
 
     assert draw(7) == draw(7)
     assert len({draw(seed) for seed in range(4)}) > 1

@@ -39,9 +39,11 @@ class Limits(msgspec.Struct, frozen=True):
 
 LIMITS = {
     "fp32": Limits(1e-3, 1.0, 1e-6, 1.0001),
-    "w8a8": Limits(None, 0.85, 0.06, 1.10),
-    "int4": Limits(None, 0.75, 0.20, 1.25),
+    "w8a8": Limits(None, 0.85, 0.08, 1.08),
+    "int4": Limits(None, 0.70, 0.35, 1.20),
 }
+"""Twice what the worse of SmolLM2-135M and Gemma 3 270M measures (docs/export.md); a graph that computes something
+else diverges by 1 and more."""
 
 
 class Comparison:
@@ -70,7 +72,7 @@ class Comparison:
             tokens=self.tokens,
             max_logit_difference=self.largest,
             greedy_agreement=self._agreed / self.tokens,
-            kl_divergence=self._divergence / self.tokens,
+            kl_divergence=max(0.0, self._divergence / self.tokens),  # rounding may take it below
             perplexity_ratio=float(torch.tensor((self._ours - self._reference) / self.tokens).exp()),
         )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from basert.errors import ExportError
@@ -22,7 +23,7 @@ from export.cpu import integer_products
 from export.graph import GRAPH, Decoder, read_decoder, save
 from export.passes.blocks import quantise_blocks
 from export.passes.quantise import quantise
-from export.passes.smooth import smooth
+from export.passes.smooth import for_rounded_activations, for_rounded_weights, smooth
 
 VARIANTS = ("fp32", "w8a8", "int4")
 
@@ -61,12 +62,15 @@ def build_variant(
 
 
 def _w8a8(model: ir.Model, seen: Activations, progress: Show) -> None:
-    smooth(model, seen.maxima)
+    smooth(model, seen.maxima, for_rounded_activations)
     quantise(model, progress)
 
 
 def _int4(model: ir.Model, seen: Activations, progress: Show) -> None:
-    quantise_blocks(model, seen.squares, progress)
+    power = {name: np.sqrt(square) for name, square in seen.squares.items()}
+    divided = smooth(model, power, for_rounded_weights)
+    squares = {name: square / divided.get(name, 1) ** 2 for name, square in seen.squares.items()}
+    quantise_blocks(model, squares, progress)
 
 
 _PASSES: dict[str, Callable[[ir.Model, Activations, Show], None]] = {"w8a8": _w8a8, "int4": _int4}

@@ -21,7 +21,7 @@ from export.passes.rounding import BLOCK, LEVELS, eight_bits, four_bits
 from export.passes.rows import gather_rows
 from export.passes.scale import scale_embedding
 from export.passes.slots import static_slots
-from export.passes.smooth import factors
+from export.passes.smooth import for_rounded_activations, for_rounded_weights
 
 VOCAB, HIDDEN = 11, 16
 
@@ -209,11 +209,12 @@ def test_the_embedding_scale_is_mended_or_missed() -> None:
         scale_embedding(decoder(), 640**0.5)
 
 
-def test_factors_balance_loud_channels_and_keep_their_mean() -> None:
-    activation, weight = np.array([100.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0])
-    found = factors(activation, weight)
-    assert found[0] > found[1] > found[2] > 0
-    assert np.log(found).mean() == pytest.approx(0, abs=1e-6)
+def test_both_balances_turn_loud_channels_down() -> None:
+    loudness, weight = np.array([100.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0])
+    for balance in (for_rounded_activations, for_rounded_weights):
+        found = balance(loudness, weight)
+        assert found[0] > found[1] > found[2] > 0
+    assert for_rounded_activations(loudness, weight)[0] == 10
 
 
 def test_columns_are_rounded_each_by_its_own_scale() -> None:

@@ -13,7 +13,7 @@ from export.calibration import CALIBRATION, calibrate_ids, read_calibration
 from export.cpu import integer_products
 from export.graph import GRAPH, decoder_from_checkpoint, read_decoder, save
 from export.parity import measure_ids
-from export.passes.smooth import smooth
+from export.passes.smooth import for_rounded_activations, smooth
 from export.runner import SlotRunner
 from export.variants import VARIANTS, build_variant, choose_variant
 from tests.export.families import FAMILIES, VOCAB, write_family
@@ -67,7 +67,7 @@ def test_a_quantised_graph_stays_close_to_the_checkpoint(family: Family, variant
 def test_smoothing_changes_weights_and_no_logits(family: Family, tmp_path: Path) -> None:
     model, decoder = ir.load(family.graph / GRAPH), read_decoder(family.graph)
     before = {name: value.const_value.numpy().copy() for name, value in model.graph.initializers.items()}
-    smooth(model, read_calibration(family.calibration).maxima)
+    smooth(model, read_calibration(family.calibration).maxima, for_rounded_activations)
     save(model, decoder, tmp_path)
     after = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
     changed = {name for name, array in before.items() if not np.array_equal(array, after.get(name))}

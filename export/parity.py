@@ -42,7 +42,7 @@ LIMITS = {
     "w8a8": Limits(None, 0.85, 0.08, 1.08),
     "int4": Limits(None, 0.70, 0.35, 1.20),
 }
-"""Twice what the worse of SmolLM2-135M and Gemma 3 270M measures (docs/export.md); a graph that computes something
+"""Some way beyond what SmolLM2-135M and Gemma 3 270M measure (docs/export.md). A graph that computes something
 else diverges by 1 and more."""
 
 

@@ -80,7 +80,7 @@ class _Smoother:
                     break
 
     def values(self) -> None:
-        """The output projection reads averages of v: one factor per channel of v, the same for all its heads."""
+        """The output projection reads averages of v: one factor per channel of v, the same for its heads."""
         for node in attentions(self.model):
             readers = consumers(node.outputs[0])
             while len(readers) == 1 and readers[0].op_type in ("Flatten", "Gather"):  # the last layer's rows

@@ -42,8 +42,10 @@ LIMITS = {
     "w8a8": Limits(None, 0.85, 0.08, 1.08),
     "int4": Limits(None, 0.70, 0.35, 1.20),
 }
-"""Some way beyond what SmolLM2-135M and Gemma 3 270M measure (docs/export.md). A graph that computes something
-else diverges by 1 and more."""
+"""Some way beyond what SmolLM2-135M and Gemma 3 270M measure (docs/export.md).
+
+A graph that computes something else diverges by 1 and more.
+"""
 
 
 class Comparison:

@@ -129,10 +129,12 @@ class Client:
         raise RequestFailed(f"{self.url} ended its answer early; see the server's log.")
 
     async def model(self, name: str) -> ModelCard:
-        return msgspec.json.decode(await self.get(f"/v1/models/{name}"), type=ModelCard)
+        async with self._request("GET", f"/v1/models/{name}") as answer:
+            return msgspec.json.decode(await answer.read(), type=ModelCard)
 
     async def models(self) -> list[ModelCard]:
-        return msgspec.json.decode(await self.get("/v1/models"), type=_ModelList).data
+        async with self._request("GET", "/v1/models") as answer:
+            return msgspec.json.decode(await answer.read(), type=_ModelList).data
 
     @contextlib.asynccontextmanager
     async def _request(
@@ -156,13 +158,19 @@ class Client:
             ) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RequestFailed(f"{self.url} broke off its answer ({error}); see the server's log.") from None
+        except msgspec.MsgspecError:
+            raise RequestFailed(
+                f"{self.url} does not answer as an OpenAI server would; mend --url."
+            ) from None
 
 
 def _refusal(status: int, body: bytes, url: str) -> RequestFailed:
     try:
         error = _decode_error(body).error
     except msgspec.MsgspecError:
-        return RequestFailed(f"{url} answered {status}, not as an OpenAI server would.", http_status=status)
+        return RequestFailed(
+            f"{url} answered {status}, not as an OpenAI server would; mend --url.", http_status=status
+        )
     return RequestFailed(error.message, http_status=status, code=_text(error.code))
 
 

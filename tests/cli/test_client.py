@@ -124,6 +124,16 @@ async def test_a_server_of_another_kind_is_named_as_such(client_of: Start) -> No
         await (await client_of(page)).models()
 
 
+async def test_a_page_is_no_answer(client_of: Start) -> None:
+    async def page(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>")
+
+    client = await client_of(page)
+    for asked in (client.models(), client.model("tiny"), client.post("/v1/tokenize", {})):
+        with pytest.raises(RequestFailed, match="does not answer as an OpenAI server would"):
+            await asked
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "ftp://127.0.0.1"])
 async def test_no_server_is_one_sentence(url: str) -> None:
     async with Client(url) as client:

@@ -184,8 +184,9 @@ def test_another_content_type_is_refused_with_the_right_one(client: TestClient, 
     assert "Content-Type: application/json" in result.json["error"]["message"]
 
 
+# No subnormals: an engine that ran in this process has set it to treat them as zero.
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )

@@ -15,10 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
+
 from basert.errors import ExportError
 from export.checkpoint import first_line, read_config
+from export.skeleton import skeleton
 
-PROVEN = ("gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
+PROVEN = ("gemma3_text", "glm4", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def _from_mobius(checkpoint: Path) -> Any:
         except Exception as error:  # a library this wide raises anything
             raise ExportError(f"{checkpoint} cannot be exported: {first_line(error)}.") from error
     model = package["model"]
+    _fill_absent_biases(model, checkpoint)
     empty = [name for name, value in model.graph.initializers.items() if value.const_value is None]
     if empty:
         raise ExportError(
@@ -69,6 +74,15 @@ def _from_mobius(checkpoint: Path) -> Any:
             " incomplete, or its exporter does not know this variant of the architecture."
         )
     return model
+
+
+def _fill_absent_biases(model: Any, checkpoint: Path) -> None:
+    """mobius gives some architectures (GLM, Seed-OSS) a bias that transformers' model has not: zero."""
+    empty = [value for value in model.graph.initializers.values() if value.const_value is None]
+    known = skeleton(read_config(checkpoint)).state_dict() if empty else {}
+    for value in empty:
+        if value.name.endswith(".bias") and value.name not in known:
+            value.const_value = ir.tensor(np.zeros([int(size) for size in value.shape], np.float32))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,11 @@ COS, SIN = 7, 8  # GroupQueryAttention's inputs
 
 
 def set_positions(model: ir.Model, positions: Positions) -> None:
-    """Raises ExportError when the graph does not rotate inside of GroupQueryAttention or has other layers."""
+    """Raises ExportError when the graph has another number of layers.
+
+    A layer that does not rotate stays so: SmolLM3 has some. None rotates outside of its attention, for that
+    would read position ids, which the slots pass refuses.
+    """
     editor = Editor(model)
     nodes = attentions(model)
     if len(nodes) != len(positions.layers):
@@ -25,13 +29,12 @@ def set_positions(model: ir.Model, positions: Positions) -> None:
             f"The exported graph has {len(nodes)} attentions for {len(positions.layers)} layers."
         )
     for node, layer in zip(nodes, positions.layers, strict=True):
+        node.attributes.add(ir.AttrInt64("local_window_size", layer.window or -1))
         if node.attributes.get_int("do_rotary", 0) != 1:
-            raise ExportError(
-                "The exported graph rotates outside of GroupQueryAttention; basert cannot serve it."
-            )
+            continue
         table = positions.tables[layer.kind]
         node.replace_input_with(COS, editor.constant(f"rope.{layer.kind}.cos", table.cos))
         node.replace_input_with(SIN, editor.constant(f"rope.{layer.kind}.sin", table.sin))
         node.attributes.add(ir.AttrInt64("rotary_interleaved", int(table.interleaved)))
-        node.attributes.add(ir.AttrInt64("local_window_size", layer.window or -1))
+        node.attributes.pop("rotary_embedding_dim", None)  # the table's width says it; onnxruntime has none
     prune(model)

@@ -52,6 +52,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+# What the exporter gets wrong elsewhere: neighbours that rotate, half of a head, no bias; layers without rope.
+MORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "glm4": ("glm4", {"head_dim": 32, "partial_rotary_factor": 0.5}),
+    "smollm3": ("smollm3", {"no_rope_layers": [1, 1, 0]}),
+}
 
 
 def write_family(folder: Path, family: str, **changes: Any) -> Path:
@@ -59,7 +64,7 @@ def write_family(folder: Path, family: str, **changes: Any) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    model_type, settings = FAMILIES[family]
+    model_type, settings = (FAMILIES | MORE)[family]
     config = AutoConfig.for_model(model_type, **{**SHAPE, **settings, **changes})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     draw = torch.Generator().manual_seed(11)

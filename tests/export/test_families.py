@@ -16,7 +16,7 @@ from export.graph import decoder_from_checkpoint
 from export.positions import Positions, read_positions
 from export.reference import Reference
 from export.runner import SlotRunner
-from tests.export.families import FAMILIES, VOCAB, write_family
+from tests.export.families import FAMILIES, MORE, VOCAB, write_family
 
 LENGTHS = (3, 9, 21, 40)  # the window is 16
 CHUNK = 7
@@ -26,7 +26,7 @@ STEPS = 16
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("families")
-    for family in FAMILIES:
+    for family in FAMILIES | MORE:
         write_family(folder / family, family)
     return folder
 
@@ -55,7 +55,7 @@ def compare(checkpoint: Path, graph: Path) -> tuple[list[list[int]], list[list[i
     return ours, expected, largest
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES | MORE)
 def test_greedy_tokens_and_logits_are_the_references(family: str, checkpoints: Path, tmp_path: Path) -> None:
     decoder_from_checkpoint(checkpoints / family, tmp_path)
     ours, expected, largest = compare(checkpoints / family, tmp_path)
@@ -98,7 +98,8 @@ def test_the_comparison_notices_wrong_positions(
 def test_an_unknown_architecture_is_one_sentence_that_names_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "rwkv"}')
     with pytest.raises(
-        ExportError, match=r"'rwkv' is not supported.*gemma3_text, llama, mistral, phi3, qwen2, qwen3"
+        ExportError,
+        match=r"'rwkv' is not supported.*gemma3_text, glm4, llama, mistral, phi3, qwen2, qwen3, smollm3",
     ):
         recipe_for(tmp_path)
 

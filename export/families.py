@@ -51,7 +51,10 @@ def _mobius_generates(model_type: str) -> bool:
     import mobius
 
     known = mobius.registry
-    return model_type in known and (known.get_task(model_type) or "text-generation") == "text-generation"
+    if model_type not in known:
+        return False
+    usual = getattr(known.get(model_type), "default_task", "text-generation")
+    return bool((known.get_task(model_type) or usual) == "text-generation")
 
 
 def _from_mobius(checkpoint: Path) -> Any:

@@ -35,10 +35,3 @@ class Reference:
             output = self._model(input_ids=torch.tensor([list(ids)]), use_cache=False)
         logits: torch.Tensor = output.logits[0].float()
         return logits
-
-    def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
-        """The `count` most likely ids after `prompt`, one after another, without a cache."""
-        ids = list(prompt)
-        for _ in range(count):
-            ids.append(int(self.logits(ids)[-1].argmax()))
-        return ids[len(prompt) :]

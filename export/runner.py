@@ -47,13 +47,6 @@ class SlotRunner:
         self.run(0, np.asarray(tokens, np.int64)[:, None], lengths, rows, {"logits": logits})
         return logits
 
-    def prefill(self, slot: int, ids: Sequence[int], size: int) -> Logits:
-        """A whole prompt in chunks of at most `size`; the last position's logits, float32 [vocab]."""
-        *parts, (past, last) = chunks(ids, size)
-        for start, part in parts:
-            self.chunk(slot, part, start, rows=[len(part) - 1])
-        return np.asarray(self.chunk(slot, last, past, rows=[len(last) - 1])[0])
-
     def run(
         self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
     ) -> None:

@@ -52,7 +52,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# What the exporter gets wrong elsewhere: neighbours that rotate, half of a head, no bias; layers without rope.
+# What the exporter gets wrong elsewhere: neighbours that rotate, half of a head, no bias, layers without rope
 MORE: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4": ("glm4", {"head_dim": 32, "partial_rotary_factor": 0.5}),
     "smollm3": ("smollm3", {"no_rope_layers": [1, 1, 0]}),

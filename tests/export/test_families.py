@@ -17,6 +17,7 @@ from export.positions import Positions, read_positions
 from export.reference import Reference
 from export.runner import SlotRunner
 from tests.export.families import FAMILIES, MORE, VOCAB, write_family
+from tests.export.stepping import greedy, prefill
 
 LENGTHS = (3, 9, 21, 40)  # the window is 16
 CHUNK = 7
@@ -40,9 +41,9 @@ def compare(checkpoint: Path, graph: Path) -> tuple[list[list[int]], list[list[i
     """Greedy ids of the slot graph and of transformers, and the largest difference of logits on the way."""
     reference = Reference(checkpoint, threads=1)
     runner = SlotRunner(graph, slots=len(LENGTHS), max_context=max(LENGTHS) + STEPS, threads=1)
-    expected = [reference.greedy(prompt, STEPS) for prompt in prompts()]
+    expected = [greedy(reference, prompt, STEPS) for prompt in prompts()]
     known = [reference.logits(p + answer) for p, answer in zip(prompts(), expected, strict=True)]
-    rows = np.stack([runner.prefill(slot, prompt, CHUNK) for slot, prompt in enumerate(prompts())])
+    rows = np.stack([prefill(runner, slot, prompt, CHUNK) for slot, prompt in enumerate(prompts())])
     ours: list[list[int]] = [[] for _ in LENGTHS]
     largest = 0.0
     for step in range(STEPS):

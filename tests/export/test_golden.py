@@ -13,6 +13,7 @@ from export.graph import decoder_from_checkpoint
 from export.runner import SlotRunner
 from export.variants import VARIANTS, build_variant
 from tests.export.families import VOCAB, write_family
+from tests.export.stepping import prefill
 
 PROMPTS = [[5, 17, 9], list(range(10, 40))]
 
@@ -37,7 +38,7 @@ def test_a_graph_answers_its_own_golden_cases(variant: str, graphs: Path) -> Non
         assert len(case.ids) == len(set(case.ids)) == len(case.logits)
         assert KEPT - 4 < len(case.ids) <= KEPT
         # cut in other chunks than golden cases are made with
-        answer = runner.prefill(0, case.prompt, 8)
+        answer = prefill(runner, 0, case.prompt, 8)
         assert case.ids[0] == int(answer.argmax())
         assert np.abs(answer[case.ids] - case.logits).max() <= golden.atol
 
@@ -47,6 +48,6 @@ def test_another_model_does_not_pass(graphs: Path, tmp_path: Path) -> None:
     decoder_from_checkpoint(
         write_family(tmp_path / "other", "llama3", rope_parameters=None), tmp_path / "graph"
     )
-    answer = SlotRunner(tmp_path / "graph", slots=1, max_context=64).prefill(0, PROMPTS[1], 64)
+    answer = prefill(SlotRunner(tmp_path / "graph", slots=1, max_context=64), 0, PROMPTS[1], 64)
     case = golden.cases[1]
     assert np.abs(answer[case.ids] - case.logits).max() > golden.atol

@@ -17,6 +17,7 @@ from export.passes.smooth import for_rounded_activations, smooth
 from export.runner import SlotRunner
 from export.variants import VARIANTS, build_variant, choose_variant
 from tests.export.families import FAMILIES, VOCAB, write_family
+from tests.export.stepping import prefill
 
 
 def silent(done: int, total: int) -> None:
@@ -82,11 +83,11 @@ def test_a_w8a8_request_gets_the_same_bits_alone_and_in_a_batch(family: Family) 
     prompts = [ids[: 5 + 3 * slot] for slot, ids in enumerate(sequences(9, 40, 3))]
     lengths = [len(prompt) for prompt in prompts]
     together = SlotRunner(graph, slots=9, max_context=64, threads=2)
-    first = [together.prefill(slot, prompt, 32) for slot, prompt in enumerate(prompts)]
+    first = [prefill(together, slot, prompt, 32) for slot, prompt in enumerate(prompts)]
     batch = together.decode([7] * 9, lengths)
     for slot in (0, 4, 8):
         alone = SlotRunner(graph, slots=1, max_context=64, threads=1)
-        assert np.array_equal(alone.prefill(0, prompts[slot], 32), first[slot])
+        assert np.array_equal(prefill(alone, 0, prompts[slot], 32), first[slot])
         assert np.array_equal(alone.decode([7], lengths[slot : slot + 1])[0], batch[slot])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -22,7 +22,7 @@ from basert.errors import (
     Unavailable,
 )
 from basert.http import access
-from basert.messages import Cancel, Failed, ModelState, Sampling, Stats, StatsRequest, Submit, Tokens
+from basert.messages import Cancel, Failed, ModelState, Stats, StatsRequest, Submit, Tokens
 from basert.transport import Connection
 
 RETRY_PATIENCE = 10.0  # seconds that a request which has yielded nothing waits for a restarted engine
@@ -138,36 +138,13 @@ class EngineClient:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def generate(
-        self,
-        *,
-        prompt: list[int],
-        max_tokens: int,
-        sampling: Sampling,
-        stop_ids: Sequence[int] = (),
-        ignore_eos: bool = False,
-        min_tokens: int = 0,
-        logprobs: int = -1,
-        prompt_logprobs: int = -1,
-        priority: int = 0,
-    ) -> AsyncGenerator[Tokens]:
+    async def generate(self, request: Submit) -> AsyncGenerator[Tokens]:
         """Yield what each step yields; the last has `finish` set. Closing the generator sends Cancel.
 
-        Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable (the engine is away; a request
-        that has yielded nothing waits for it and is tried once more), EngineFailed (lost after that).
+        The request's id is given here. Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable
+        (the engine is away; a request that has yielded nothing waits for it and is tried once more),
+        EngineFailed (lost after that).
         """
-        request = Submit(
-            0,
-            prompt,
-            max_tokens,
-            sampling,
-            list(stop_ids),
-            ignore_eos,
-            min_tokens,
-            logprobs,
-            prompt_logprobs,
-            priority,
-        )
         tally = access.tally.get()
         yielded = retried = False
         while True:

@@ -12,7 +12,7 @@ import msgspec
 from basert.errors import RequestTimeout
 from basert.http import media
 from basert.http.models import Model
-from basert.messages import Sampling, Tokens
+from basert.messages import Sampling, Submit, Tokens
 from basert.resources.merge import merge
 from basert.resources.service import Service
 from basert.schema.generation import CompletionTokensDetails, PromptTokensDetails, Usage
@@ -120,16 +120,18 @@ class Run:
         plan = self.plan
         prompt, answer = divmod(index, plan.n)
         seed = (plan.sampling.seed + answer) % 2**64
-        return self._model.engine.generate(
+        request = Submit(
+            id=0,
             prompt=plan.prompts[prompt],
             max_tokens=plan.max_tokens[prompt],
             sampling=msgspec.structs.replace(plan.sampling, seed=seed),
-            stop_ids=plan.stop_ids,
+            stop_ids=list(plan.stop_ids),
             ignore_eos=plan.ignore_eos,
             min_tokens=plan.min_tokens,
             logprobs=plan.logprobs,
             prompt_logprobs=plan.prompt_logprobs,
         )
+        return self._model.engine.generate(request)
 
     def _count(self, piece: Piece) -> None:
         self._generated += piece.tokens

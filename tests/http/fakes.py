@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
 from falcon.asgi import App
@@ -17,7 +17,7 @@ from basert import manifest, text
 from basert.config import AppConfig
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.app import create_app
-from basert.messages import EngineInfo, Sampling, Stats, TokenLogprob, Tokens
+from basert.messages import EngineInfo, Sampling, Stats, Submit, TokenLogprob, Tokens
 from tests.tiny import SENTENCE, write_testing_bundle
 
 
@@ -32,26 +32,17 @@ class FakeEngine:
         self.submitted: list[tuple[list[int], Sampling]] = []
         self.open = 0
 
-    async def generate(
-        self,
-        *,
-        prompt: list[int],
-        max_tokens: int,
-        sampling: Sampling,
-        stop_ids: Sequence[int] = (),
-        ignore_eos: bool = False,
-        min_tokens: int = 0,
-        logprobs: int = -1,
-        prompt_logprobs: int = -1,
-        priority: int = 0,
-    ) -> AsyncGenerator[Tokens, None]:
-        self.submitted.append((prompt, sampling))
+    async def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
+        prompt, max_tokens, logprobs = request.prompt, request.max_tokens, request.logprobs
+        self.submitted.append((prompt, request.sampling))
         self.open += 1
         try:
             if self.gate is not None:
                 await self.gate.wait()
             scored = (
-                [_logprob(token, prompt_logprobs) for token in prompt[1:]] if prompt_logprobs >= 0 else []
+                [_logprob(token, request.prompt_logprobs) for token in prompt[1:]]
+                if request.prompt_logprobs >= 0
+                else []
             )
             if not max_tokens:
                 yield Tokens(id=1, finish="length", prompt_logprobs=scored)
@@ -62,7 +53,7 @@ class FakeEngine:
                 if self.error is not None and n == self.error_after:
                     raise self.error
                 await asyncio.sleep(0)
-                ended = token == end or token in stop_ids
+                ended = token == end or token in request.stop_ids
                 finish = "stop" if ended else "length" if n + 1 == max_tokens else ""
                 chosen = [_logprob(token, logprobs)] if logprobs >= 0 else []
                 yield Tokens(id=1, tokens=[token], finish=finish, logprobs=chosen, prompt_logprobs=scored)

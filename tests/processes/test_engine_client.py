@@ -109,7 +109,7 @@ async def client(engine: Engine) -> AsyncIterator[EngineClient]:
 
 
 async def _ask(client: EngineClient, prompt: list[int]) -> list[int]:
-    stream = client.generate(prompt=prompt, max_tokens=9, sampling=Sampling())
+    stream = client.generate(Submit(0, prompt, 9))
     return [token async for tokens in stream for token in tokens.tokens]
 
 
@@ -122,12 +122,10 @@ async def test_many_requests_share_one_connection_and_each_gets_its_own(
 
 
 async def test_options_reach_the_engine(engine: Engine, client: EngineClient) -> None:
-    sampling = Sampling(temperature=0.5, seed=7)
-    options = {"stop_ids": (5,), "ignore_eos": True, "min_tokens": 2, "logprobs": 3, "priority": 1}
-    async for _ in client.generate(prompt=[1], max_tokens=4, sampling=sampling, prompt_logprobs=0, **options):  # type: ignore[arg-type]
+    request = Submit(0, [1], 4, Sampling(temperature=0.5, seed=7), [5], True, 2, 3, 0, 1)
+    async for _ in client.generate(request):
         pass
-    sent = msgspec.structs.replace(await engine.heard.get(), id=0)  # type: ignore[type-var]
-    assert sent == Submit(0, [1], 4, sampling, [5], True, 2, 3, 0, 1)
+    assert msgspec.structs.replace(await engine.heard.get(), id=0) == request  # type: ignore[type-var]
 
 
 async def test_closing_the_generator_cancels(engine: Engine, client: EngineClient) -> None:
@@ -172,7 +170,7 @@ async def test_refusals_become_errors(
 
 async def test_after_the_first_token_a_lost_engine_is_an_error(engine: Engine, client: EngineClient) -> None:
     engine.play = _die_after_a_token
-    stream = client.generate(prompt=[1], max_tokens=9, sampling=Sampling())
+    stream = client.generate(Submit(0, [1], 9))
     assert (await anext(stream)).tokens == [1]
     with pytest.raises(EngineFailed, match="engine of m died during this request"):
         await anext(stream)

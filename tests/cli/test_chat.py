@@ -91,6 +91,7 @@ def test_control_c_stops_the_answer_and_not_the_program(server: Server, environm
         terminal.await_text("> ")
         terminal.type("half a line\x03")
         terminal.await_text("(Ctrl-D leaves)")
+        terminal.await_text("> ")  # before it, the terminal itself would take the Ctrl-D
         terminal.type("\x04")
         assert terminal.process.wait() == 0
 

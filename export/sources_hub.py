@@ -15,7 +15,7 @@ from huggingface_hub.utils import tqdm
 from basert import progress
 from basert.errors import ExportError
 from basert.manifest import Source
-from export.sources import Fetched, folder_hash
+from export.fetched import Fetched, folder_hash
 from export.workspace import require_space
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "README.md"]

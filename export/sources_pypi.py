@@ -22,7 +22,7 @@ import msgspec
 from basert import progress
 from basert.errors import ExportError
 from basert.manifest import Source, write_json
-from export.sources import Fetched, folder_hash
+from export.fetched import Fetched, folder_hash
 from export.workspace import cache_root, lock, require_space, sha256_of
 
 SOURCE = "source.json"  # written last: a folder that has it is whole

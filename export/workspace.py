@@ -67,6 +67,11 @@ def sha256_of(files: Iterable[Path], show: Show | None = None) -> str:
     return digest.hexdigest()
 
 
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint folder that can change what is exported, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_KINDS and path.is_file())
+
+
 def size_of(folder: Path) -> int:
     """Bytes of everything in the folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,22 @@
+"""What every source gives: where a checkpoint lies on this machine's disk, and what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from basert.manifest import Source
+from export.workspace import checkpoint_files, sha256_of
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checkpoint on this machine's disk, as its source has it."""
+
+    path: Path  # a Hugging Face folder, or one GGUF file
+    source: Source
+
+
+def folder_hash(folder: Path) -> str:
+    """Over everything in a checkpoint folder that can change what is exported."""
+    return sha256_of(checkpoint_files(folder))

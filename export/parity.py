@@ -7,6 +7,7 @@ position's logits are compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,9 @@ WINDOW = 512  # tokens of a sequence
 CHUNK = 128  # tokens of a prefill chunk
 DECODED = 32  # last tokens of each sequence, decoded in a batch
 TIE = 2e-3  # the reference's own choice is not settled where two logits are closer than this
+
+
+FAR = 50.0  # nats a token; perplexities further apart are all the same, and may be no float
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -58,6 +62,10 @@ class Comparison:
 
     def add(self, ours: torch.Tensor, reference: torch.Tensor, following: Sequence[int]) -> None:
         """Both float32 [positions, vocab]; `following`: the ids that the text goes on with."""
+        if not bool(ours.isfinite().all()):
+            raise ParityError(
+                "The exported graph answers what is no number (NaN, infinity); try another --variant."
+            )
         self.tokens += len(following)
         self.largest = max(self.largest, float((ours - reference).abs().max()))
         best = reference.max(-1).values
@@ -75,7 +83,7 @@ class Comparison:
             max_logit_difference=self.largest,
             greedy_agreement=self._agreed / self.tokens,
             kl_divergence=max(0.0, self._divergence / self.tokens),  # rounding may take it below
-            perplexity_ratio=float(torch.tensor((self._ours - self._reference) / self.tokens).exp()),
+            perplexity_ratio=math.exp(max(-FAR, min(FAR, (self._ours - self._reference) / self.tokens))),
         )
 
 

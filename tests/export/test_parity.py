@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -67,6 +68,24 @@ def test_a_number_over_its_limit_is_named(variant: str, numbers: dict[str, float
     fields = {name: getattr(GOOD, name) for name in GOOD.__struct_fields__}
     with pytest.raises(ParityError, match=f"The {variant} graph .* {message}"):
         check(variant, ParityNumbers(**{**fields, **numbers}))
+
+
+def test_no_number_is_no_parity() -> None:
+    ours = torch.zeros(2, 5)
+    ours[0, 1] = torch.nan
+    with pytest.raises(ParityError, match="no number"):
+        Comparison().add(ours, torch.zeros(2, 5), [1, 2])
+
+
+def test_numbers_far_apart_can_be_written_down() -> None:
+    far = torch.tensor([[0.0, 2000.0]])
+    for ours, reference in ((far, far.flip(-1)), (far.flip(-1), far)):
+        comparison = Comparison()
+        comparison.add(ours, reference, [0])
+        found = comparison.numbers()
+        assert msgspec.json.decode(msgspec.json.encode(found), type=ParityNumbers) == found
+        with pytest.raises(ParityError):
+            check("int4", found)
 
 
 def spoil(folder: Path, out: Path, part: str, factor: float) -> Path:

@@ -120,7 +120,7 @@ def _manifest(parts: Parts, folder: Path, tokens: SpecialTokens, files: list[Fil
         vocab_size=decoder.vocab_size,
         max_context=decoder.max_context,
         slots=parts.slots,
-        eos_token_ids=tokens.eos,
+        eos_token_ids=[token for token in tokens.eos if 0 <= token < decoder.vocab_size],
         bos_token_id=tokens.bos,
         has_chat_template=(folder / CHAT_TEMPLATE).is_file(),
         kv_cache=decoder.kv_cache,

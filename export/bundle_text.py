@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from tokenizers import Tokenizer
 
 from basert.errors import ExportError
 from basert.manifest import TOKENIZER, TOKENIZER_CONFIG, Generation
+from export.checkpoint import read_json
 
 GENERATION_CONFIG = "generation_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class SpecialTokens:
 def read_special_tokens(checkpoint: Path) -> SpecialTokens:
     """From the tokenizer's files and the two configurations. Raises ExportError for a damaged file."""
     named: dict[str, str] = {}
-    for name in ("special_tokens_map.json", TOKENIZER_CONFIG):
-        for key, token in _read_json(checkpoint / name).items():
+    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+        for key, token in read_json(checkpoint / name).items():
             text = token.get("content") if isinstance(token, dict) else token
             if key.endswith("_token") and isinstance(text, str):
                 named[key] = text
@@ -42,7 +42,7 @@ def read_generation(checkpoint: Path) -> Generation:
     """The sampling defaults that the checkpoint asks for. Raises ExportError for a damaged file."""
     path = checkpoint / GENERATION_CONFIG
     try:
-        return msgspec.convert(_read_json(path), Generation, strict=False)
+        return msgspec.convert(read_json(path), Generation, strict=False)
     except msgspec.ValidationError as error:
         raise ExportError(f"{path} cannot be used ({error}); mend or remove it.") from None
 
@@ -50,15 +50,6 @@ def read_generation(checkpoint: Path) -> Generation:
 def _end_ids(checkpoint: Path) -> list[int]:
     found: list[int | None] = []
     for name in (GENERATION_CONFIG, "config.json"):
-        ids = _read_json(checkpoint / name).get("eos_token_id")
+        ids = read_json(checkpoint / name).get("eos_token_id")
         found += ids if isinstance(ids, list) else [ids]
     return [token for token in found if token is not None]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a checkpoint's file; empty when there is no such file."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        raise ExportError(f"{path} is no JSON ({error}); fetch the checkpoint again.") from None
-    return found

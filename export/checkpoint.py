@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,24 @@ def read_config(checkpoint: Path) -> Any:
         raise ExportError(f"{checkpoint} has no config.json, so it is no Hugging Face checkpoint.")
     try:
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError, TypeError) as error:
+    except Exception as error:  # each configuration class checks in its own way
         path = checkpoint / "config.json"
         raise ExportError(
             f"{path} is no configuration that transformers knows: {first_line(error)}."
         ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in one of a checkpoint's small files; empty when there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ExportError(f"{path} is no JSON ({error}); fetch the checkpoint again.") from None
+    if not isinstance(found, dict):
+        raise ExportError(f"{path} holds no JSON object; fetch the checkpoint again.")
+    return found
 
 
 def token_ids(checkpoint: Path, text: str) -> list[int]:
@@ -35,5 +49,6 @@ def token_ids(checkpoint: Path, text: str) -> list[int]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, for one-sentence messages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of an error's text, for one-sentence messages; with the second, if it announces it."""
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join([first, *(line.strip() for line in more[:1] if first.endswith(":"))]).rstrip(".")

@@ -100,6 +100,8 @@ def read_decoder(folder: Path) -> Decoder:
 
 
 def _context(asked: int | None, longest: int) -> int:
+    if longest < SHORTEST:
+        raise ExportError(f"A context of {longest} tokens is too short; basert exports {SHORTEST} and more.")
     if asked is not None and not SHORTEST <= asked <= longest:
         raise ExportError(
             f"A max context of {asked} is not possible; this model allows {SHORTEST} to {longest}."

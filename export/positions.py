@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from basert.errors import ExportError
+from export.checkpoint import first_line
 from export.skeleton import rotary_module
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -39,7 +40,11 @@ class Positions:
 
 def longest_context(config: Any) -> int:
     """Positions for which one rope table is right: longrope has other frequencies beyond its first length."""
-    longest = int(config.max_position_embeddings)
+    longest = int(getattr(config, "max_position_embeddings", None) or 0)
+    if not longest:
+        raise ExportError(
+            f"{type(config).__name__} says nothing of a longest context; basert cannot serve it."
+        )
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         longest = min(longest, int(rope["original_max_position_embeddings"]))
@@ -49,6 +54,17 @@ def longest_context(config: Any) -> int:
 def read_positions(config: Any, length: int) -> Positions:
     """Tables of `length` positions. Raises ExportError for layers or a rotary module of another kind."""
     layers = _layers(config)
+    try:
+        return Positions(_tables(config, length, layers), layers)
+    except ExportError:
+        raise
+    except Exception as error:  # an architecture's own code
+        raise ExportError(
+            f"{type(config).__name__} has positions of a kind that basert does not know: {first_line(error)}."
+        ) from error
+
+
+def _tables(config: Any, length: int, layers: list[Layer]) -> dict[str, Table]:
     rotary, rotate = rotary_module(config)
     by_kind = "layer_type" in inspect.signature(rotary.forward).parameters
     tables = {}
@@ -57,7 +73,7 @@ def read_positions(config: Any, length: int) -> Positions:
             given = {"layer_type": kind} if by_kind else {}
             cos, sin = rotary(torch.zeros(1), torch.arange(length)[None], **given)
         tables[kind] = _table(cos, sin, rotate)
-    return Positions(tables, layers)
+    return tables
 
 
 def _layers(config: Any) -> list[Layer]:

@@ -20,10 +20,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from basert.errors import ExportError
-from basert.manifest import CHAT_TEMPLATE, TOKENIZER
-from export.checkpoint import first_line
+from basert.manifest import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
+from export.bundle_text import SPECIAL_TOKENS, read_generation
+from export.checkpoint import first_line, read_json
 from export.families import recipe_for
-from export.workspace import CHECKPOINT_KINDS, link_or_copy, require_space
+from export.workspace import checkpoint_files, link_or_copy, require_space
 
 INDEX = "model.safetensors.index.json"
 
@@ -53,11 +54,13 @@ def weight_bytes(checkpoint: Path) -> int:
 
 def _from_folder(source: Path, out: Path) -> None:
     recipe_for(source)
+    _check_quantisation(source)
     _check_weights(source)
-    for path in source.iterdir():
+    _check_texts(source)
+    for path in checkpoint_files(source):
         if path.suffix == ".safetensors":
             link_or_copy(path, out / path.name)
-        elif path.suffix in CHECKPOINT_KINDS:
+        else:
             shutil.copyfile(path, out / path.name)
     if not (out / TOKENIZER).is_file():
         _convert_tokenizer(source, out)
@@ -66,11 +69,28 @@ def _from_folder(source: Path, out: Path) -> None:
         (out / CHAT_TEMPLATE).write_text(template)
 
 
+def _check_quantisation(source: Path) -> None:
+    quantised = read_json(source / "config.json").get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "unknown method")
+        raise ExportError(
+            f"{source} is quantised already ({method}), and basert reads full precision or GGUF: name the"
+            " checkpoint that it was made from."
+        )
+
+
+def _check_texts(source: Path) -> None:
+    """Damaged small files, before hours of work: what reads them runs last."""
+    read_generation(source)
+    for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+        read_json(source / name)
+
+
 def _check_weights(source: Path) -> None:
     """Every safetensors file that belongs to the checkpoint is there, and as long as its header says."""
     weights = sorted(path.name for path in source.glob("*.safetensors"))
     if (source / INDEX).is_file():
-        weights = sorted(set(json.loads((source / INDEX).read_bytes())["weight_map"].values()))
+        weights = sorted(set(read_json(source / INDEX).get("weight_map", {}).values()))
     if not weights:
         raise ExportError(
             f"{source} has no safetensors weights, and basert reads no other format (but GGUF)."
@@ -78,7 +98,9 @@ def _check_weights(source: Path) -> None:
     for name in weights:
         path = source / name
         if not path.is_file():
-            raise ExportError(f"{source} lacks {name}, which its index names; fetch the checkpoint again.")
+            raise ExportError(
+                f"{source} lacks {name}, which its index or a link names; fetch the checkpoint again."
+            )
         _header(path)
 
 
@@ -125,11 +147,10 @@ def _convert_tokenizer(source: Path, out: Path) -> None:
 
 def _template(source: Path) -> str | None:
     """The chat template as older checkpoints keep it, inside tokenizer_config.json."""
-    path = source / "tokenizer_config.json"
-    found = json.loads(path.read_bytes()).get("chat_template") if path.is_file() else None
-    if isinstance(found, list):
-        found = next((entry["template"] for entry in found if entry["name"] == "default"), None)
-    return found
+    found = read_json(source / TOKENIZER_CONFIG).get("chat_template")
+    if isinstance(found, list):  # of {"name", "template"}
+        found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
 
 
 def _from_gguf(source: Path, out: Path) -> None:

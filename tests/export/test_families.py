@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_an_unknown_architecture_is_one_sentence_that_names_the_known_ones(tmp_p
         match=r"'rwkv' is not supported.*gemma3_text, glm4, llama, mistral, phi3, qwen2, qwen3, smollm3",
     ):
         recipe_for(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "deepseek_v2", "dbrx"])
+def test_an_architecture_with_other_positions_is_refused_in_a_sentence(
+    model_type: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ExportError, match=r"basert cannot serve|basert does not know|transformers has no"):
+        decoder_from_checkpoint(tmp_path, tmp_path / "out")
 
 
 def test_a_folder_without_a_configuration_is_no_checkpoint(tmp_path: Path) -> None:

@@ -78,6 +78,20 @@ def test_base_model_has_no_template(home: Path) -> None:
     assert not (done.bundle / CHAT_TEMPLATE).exists()
 
 
+def test_ends_that_the_vocabulary_has_not_are_left_out(home: Path) -> None:
+    checkpoint = write_checkpoint(home / "ends")
+    (checkpoint / "generation_config.json").write_text('{"eos_token_id": [0, -1, 99999]}')
+    assert export(checkpoint).manifest.eos_token_ids == [2, 0]
+
+
+def test_a_context_too_short_to_measure(home: Path) -> None:
+    checkpoint = write_checkpoint(home / "short")
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32}))
+    with pytest.raises(ExportError, match="context of 32 tokens is too short"):
+        export(checkpoint, max_context=None)
+
+
 @pytest.mark.parametrize("late", ["make_golden", "write_bundle"])
 def test_goes_on_where_it_was_interrupted(
     home: Path,

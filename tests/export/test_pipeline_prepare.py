@@ -10,6 +10,7 @@ import pytest
 
 from basert.errors import ExportError
 from basert.manifest import CHAT_TEMPLATE, TOKENIZER
+from export.fetched import folder_hash
 from export.prepare import prepare, weight_bytes
 from tests.export.small import write_gguf
 
@@ -82,6 +83,53 @@ def test_no_tokenizer(checkpoint: Path, out: Path) -> None:
 def test_damaged_tokenizer(checkpoint: Path, out: Path) -> None:
     (checkpoint / TOKENIZER).write_text('{"model": 1}')
     refused(checkpoint, out, "tokenizer.json", "damaged")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+        "model.safetensors.index.json",
+    ],
+)
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+def test_damaged_small_files(checkpoint: Path, out: Path, name: str, text: str) -> None:
+    (checkpoint / name).write_text(text, encoding="latin-1")
+    refused(checkpoint, out, name)
+
+
+def test_sampling_defaults_of_another_kind(checkpoint: Path, out: Path) -> None:
+    (checkpoint / "generation_config.json").write_text(json.dumps({"temperature": "hot"}))
+    refused(checkpoint, out, str(checkpoint / "generation_config.json"), "$.temperature")
+
+
+def test_configuration_of_another_kind(checkpoint: Path, out: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "eos_token_id": "</s>"}))
+    refused(checkpoint, out, "config.json", "eos_token_id", "</s>")
+
+
+def test_weights_that_are_quantised_already(checkpoint: Path, out: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    quantised = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    (checkpoint / "config.json").write_text(json.dumps({**config, "quantization_config": quantised}))
+    refused(checkpoint, out, "quantised already (gptq)")
+
+
+def test_link_that_leads_nowhere(checkpoint: Path, out: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "model.safetensors").symlink_to("nowhere")
+    assert folder_hash(checkpoint)
+    refused(checkpoint, out, "lacks model.safetensors")
+
+
+def test_folder_named_like_a_file(checkpoint: Path, out: Path) -> None:
+    (checkpoint / "notes.json").mkdir()
+    assert folder_hash(checkpoint)
+    prepare(checkpoint, out)
 
 
 def test_template_of_an_older_checkpoint(checkpoint: Path, out: Path) -> None:

@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
+EXPORT = $(BIN)/basert export '$(MODEL)' $(if $(NAME),--name '$(NAME)')
+EXPORTED = set -e; name=$$($(EXPORT) --print-name); $(EXPORT) --if-missing --variant $(VARIANT)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve export test lint format bench clean install-service uninstall-service
@@ -37,12 +39,11 @@ tests/node/node_modules/.made: tests/node/package.json
 	cd tests/node && npm install --no-audit --no-fund --silent
 	touch $@
 
-serve: $(VENV)/.run ## export MODEL once, then serve it on 127.0.0.1:PORT (ARGS= adds flags)
-	@$(BIN)/basert export $(MODEL) --if-missing --variant $(VARIANT) $(if $(NAME),--name $(NAME))
-	@exec $(BIN)/basert serve $(or $(NAME),$(MODEL)) --port $(PORT) $(ARGS)
+serve: $(VENV)/.run ## export MODEL=<source> [VARIANT=…] [NAME=…] once, then serve it on PORT (ARGS= adds flags)
+	@$(EXPORTED); exec $(BIN)/basert serve "$$name" --port $(PORT) $(ARGS)
 
 export: $(VENV)/.run ## compile MODEL=<source> [VARIANT=…] [NAME=…] into the store
-	$(BIN)/basert export $(MODEL) --variant $(VARIANT) $(if $(NAME),--name $(NAME)) $(ARGS)
+	$(EXPORT) --variant $(VARIANT) $(ARGS)
 
 test: lint tests/node/node_modules/.made ## the whole gate: lint, then every test
 	$(BIN)/python -m pytest $(ARGS)
@@ -58,8 +59,7 @@ format: $(VENV)/.test ## rewrite the code as ruff would have it
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.run ## measure MODEL: prefill, decode, concurrency (ARGS= goes to `basert bench`)
-	@$(BIN)/basert export $(MODEL) --if-missing --variant $(VARIANT)
-	$(BIN)/basert bench $(MODEL) $(ARGS)
+	@$(EXPORTED); exec $(BIN)/basert bench "$$name" $(ARGS)
 
 install-service: ## install the systemd units (as root)
 	deploy/install.sh install

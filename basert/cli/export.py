@@ -12,7 +12,8 @@ import click
 from basert import store
 from basert.cli.rooms import export_extra
 from basert.cli.tables import size
-from basert.manifest import MANIFEST, Manifest, ParityNumbers
+from basert.errors import BundleError
+from basert.manifest import Manifest, ParityNumbers, read_manifest
 
 
 @click.command("export")
@@ -38,8 +39,13 @@ from basert.manifest import MANIFEST, Manifest, ParityNumbers
     help="Sequences to serve at once, unless the server is told otherwise.  [default: 16]",
 )
 @click.option("--force", is_flag=True, help="Run every step again, and replace a bundle of another source.")
-@click.option("--if-missing", is_flag=True, help="Do nothing when the store has a bundle of that name.")
-def command(source: str, if_missing: bool, **flags: Any) -> None:
+@click.option(
+    "--if-missing",
+    is_flag=True,
+    help="Do nothing when the store has a bundle of that name (and of the --variant, if one is asked for).",
+)
+@click.option("--print-name", is_flag=True, help="Show what the bundle would be called, and end.")
+def command(source: str, if_missing: bool, print_name: bool, **flags: Any) -> None:
     """Compile a checkpoint into an engine bundle in the model store.
 
     \b
@@ -57,7 +63,10 @@ def command(source: str, if_missing: bool, **flags: Any) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that nothing half-made is left
     bundle = store.bundle_path(flags["name"] or sources.default_name(source))
-    if if_missing and (bundle / MANIFEST).is_file():
+    if print_name:
+        click.echo(bundle.name)
+        return
+    if if_missing and _is_there(bundle, flags["variant"]):
         click.echo(f"{bundle.name} is in the store; nothing to export.", err=True)
         return
     sources.check(source)  # at once: what the export itself needs takes seconds to load
@@ -68,6 +77,14 @@ def command(source: str, if_missing: bool, **flags: Any) -> None:
     if not done.fresh:
         click.echo(f"{bundle.name} is up to date; --force exports it again.", err=True)
     _show(done.bundle, done.manifest)
+
+
+def _is_there(bundle: Path, variant: str) -> bool:
+    """Whether a bundle of that variant is there; one that cannot be read is as good as none."""
+    try:
+        return variant in (read_manifest(bundle).variant, "auto")
+    except BundleError:
+        return False
 
 
 def _show(bundle: Path, manifest: Manifest) -> None:

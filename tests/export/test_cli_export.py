@@ -49,6 +49,26 @@ def test_if_missing_leaves_any_bundle_alone(
     assert (home / "store" / "smollm2" / MANIFEST).read_bytes() == before
 
 
+@pytest.mark.parametrize("spoil", [False, True])
+def test_if_missing_goes_by_variant_and_by_what_can_be_read(
+    home: Path, basert: Run, without_export_extra: dict[str, str], spoil: bool
+) -> None:
+    manifest = write_testing_bundle(home / "store", name="smollm2") / MANIFEST
+    if spoil:
+        manifest.write_text("{}")
+    command = ("export", "smollm2", "--if-missing")
+    for variant, there in (("auto", not spoil), ("fp32", not spoil), ("int4", False)):
+        done = basert(*command, "--variant", variant, **without_export_extra)
+        assert ("smollm2 is in the store" in done.stderr) == there
+        assert ("export extra" in done.stderr) == (not there)  # it would have gone on
+
+
+def test_print_name(home: Path, basert: Run) -> None:
+    assert basert("export", "hf:org/Model@main", "--print-name").stdout == "Model\n"
+    assert basert("export", "./folder", "--name", "other", "--print-name").stdout == "other\n"
+    assert not (home / "store").exists()
+
+
 def test_missing_extra(basert: Run, without_export_extra: dict[str, str]) -> None:
     done = basert("export", "smollm2", **without_export_extra)
     assert done.returncode == 2
@@ -75,6 +95,9 @@ def test_starters_can_be_listed_and_pulled_without_the_extra(
     ("arguments", "status", "sentence"),
     [
         (("export", "smolm2"), 1, "did you mean smollm2?"),
+        (("export", "./nothere"), 1, "there is no folder ./nothere.\n"),
+        (("export", "setup.cfg"), 1, "setup.cfg is no checkpoint; name the folder"),
+        (("export", "~nobody-here/x"), 2, "no such home folder"),
         (("export", "smollm2", "--name", "a/b"), 2, "'a/b' is no name for a bundle"),
         (("export", "smollm2", "--variant", "fp4"), 2, "'fp4' is not one of"),
         (("export", "smollm2", "--max-context", "1"), 2, "--max-context"),

@@ -17,6 +17,7 @@ import msgspec
 
 from basert import settings
 from basert.errors import ConfigError
+from basert.paths import expand
 from basert.settings import Help, Loaded
 
 
@@ -135,7 +136,7 @@ def load(
 ) -> Loaded[ServeConfig]:
     """Flag over environment over file (also named by BASERT_CONFIG) over default. Raises ConfigError."""
     if file is None and environ.get("BASERT_CONFIG"):
-        file = Path(environ["BASERT_CONFIG"]).expanduser()
+        file = expand(environ["BASERT_CONFIG"])
     loaded = settings.load(ServeConfig, flags, environ, file)
     _check_together(loaded)
     return loaded

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from basert.errors import ConfigError
+from basert.paths import expand
 
 PREFIX = "BASERT_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -75,8 +76,10 @@ class Setting:
         if self.help.secret and value:
             return "(hidden)"
         if isinstance(value, tuple):
-            return ", ".join(map(str, value))
-        return "-" if value is None else str(value)
+            return ", ".join(map(str, value)) or "-"
+        if isinstance(value, bool):
+            return str(value).lower()
+        return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     def _parse_one(self, raw: Any, source: str) -> Any:
         try:
@@ -99,7 +102,7 @@ class Setting:
         value = self.kind(raw)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError
-        return value.expanduser() if isinstance(value, Path) else value
+        return expand(value) if isinstance(value, Path) else value
 
     def _check(self, value: Any, source: str) -> None:
         least, most, choices = self.help.least, self.help.most, self.help.choices

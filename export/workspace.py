@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from basert.errors import ExportError
+from basert.paths import expand
 from basert.progress import Show, amount, note
 
 CHECKPOINT_KINDS = {".json", ".safetensors", ".model", ".jinja", ".txt"}  # suffixes of a checkpoint's files
@@ -24,7 +25,7 @@ BLOCK = 1 << 22  # bytes read at once when hashing
 
 
 def cache_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "basert"
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache").absolute() / "basert"
 
 
 @contextmanager

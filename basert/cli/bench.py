@@ -57,7 +57,12 @@ class Counts(click.ParamType[tuple[int, ...]]):
     "--prompt-tokens", type=Counts(), default="128,512", show_default=True, help="Prompt lengths, in turn."
 )
 @click.option(
-    "--output-tokens", type=click.IntRange(2), default=64, show_default=True, help="Of a decode run."
+    "--output-tokens",
+    type=click.IntRange(2),
+    metavar="N",
+    default=64,
+    show_default=True,
+    help="Of a decode run.",
 )
 @click.option(
     "--concurrency",
@@ -68,23 +73,47 @@ class Counts(click.ParamType[tuple[int, ...]]):
     help="Clients, in turn.",
 )
 @click.option(
-    "--load-prompt-tokens", type=click.IntRange(1), default=128, show_default=True, help="Under load."
+    "--load-prompt-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    default=128,
+    show_default=True,
+    help="Under load.",
 )
 @click.option(
-    "--load-output-tokens", type=click.IntRange(1), default=64, show_default=True, help="Under load."
+    "--load-output-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    default=64,
+    show_default=True,
+    help="Under load.",
 )
-@click.option("--requests", type=click.IntRange(1), default=2, show_default=True, help="Of each client.")
 @click.option(
-    "--repetitions", type=click.IntRange(1), default=3, show_default=True, help="After a warm-up round."
+    "--requests", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Of each client."
 )
 @click.option(
-    "--seconds", type=click.FloatRange(1), default=900, show_default=True, help="Stop measuring then."
+    "--repetitions",
+    type=click.IntRange(1),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="After a warm-up round.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1),
+    metavar="N",
+    default=900,
+    show_default=True,
+    help="Stop measuring then.",
 )
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write it all here, too."
 )
-@click.option("--slots", type=click.IntRange(1), help="Slots of the server started here.")
-@click.option("--threads", type=click.IntRange(1), help="Engine threads of the server started here.")
+@click.option("--slots", type=click.IntRange(1), metavar="N", help="Slots of the server started here.")
+@click.option(
+    "--threads", type=click.IntRange(1), metavar="N", help="Engine threads of the server started here."
+)
 def command(
     model: str | None,
     url: str | None,

@@ -13,11 +13,10 @@ from typing import Any
 
 import click
 
-from basert import store
 from basert.cli.completion import bundle_names
 from basert.cli.local import serve_for_me
+from basert.cli.rooms import find_bundle
 from basert.client import Client, ModelCard, RequestFailed
-from basert.errors import BundleError
 
 Command = Callable[..., Any]
 
@@ -54,7 +53,13 @@ def connection_options(command: Command) -> Command:
         click.option(
             "--api-key", envvar="BASERT_API_KEY", show_envvar=True, help="Key for the server at --url."
         ),
-        click.option("--url", envvar="BASERT_URL", show_envvar=True, help="Use the server that runs there."),
+        click.option(
+            "--url",
+            metavar="URL",
+            envvar="BASERT_URL",
+            show_envvar=True,
+            help="Use the server that runs there.",
+        ),
         click.argument("model", required=False, shell_complete=bundle_names),
     ):
         command = decorate(command)
@@ -66,12 +71,14 @@ def sampling_options(max_tokens: int) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for name, (kind, text) in reversed(SAMPLING.items()):
-            command = click.option("--" + name.replace("_", "-"), name, type=kind, help=text)(command)
+            command = click.option("--" + name.replace("_", "-"), name, type=kind, metavar="N", help=text)(
+                command
+            )
         command = click.option(
             "--stop", multiple=True, metavar="TEXT", help="End before this text; repeats."
         )(command)
         bound = f"End after this many tokens.  [default: {max_tokens}, at most half of the context]"
-        return click.option("--max-tokens", type=click.IntRange(1), help=bound)(command)
+        return click.option("--max-tokens", type=click.IntRange(1), metavar="N", help=bound)(command)
 
     return decorate
 
@@ -93,24 +100,10 @@ def connect(
         return
     if not model:
         raise click.UsageError("name a MODEL (`basert list` shows them), or a server with --url.")
-    bundle = _find_bundle(model)
+    bundle = find_bundle(model)
     with serve_for_me(bundle, flags) as server:
         target = asyncio.run(_find(server.url, server.api_key, None))
         yield dataclasses.replace(target, bundle=bundle)
-
-
-def _find_bundle(model: str) -> Path:
-    """As store.find, but a starter model that is not exported yet is known as such."""
-    try:
-        return store.find(model)
-    except BundleError:
-        from export.starters import STARTERS
-
-        starter = STARTERS.get(model)
-        if starter is None:
-            raise
-        mend = f"`basert export {model}` does it once (a download of {starter.size / 1e6:.0f} MB)"
-        raise BundleError(f"{model} is not exported yet; {mend}.") from None
 
 
 async def _find(url: str, api_key: str | None, model: str | None) -> Target:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from basert.errors import ConfigError
+from basert import store
+from basert.errors import BundleError, ConfigError
 
 
 @contextmanager
@@ -19,3 +21,17 @@ def export_extra() -> Iterator[None]:
         raise ConfigError(
             f"this needs basert's export extra ({error.name} is not installed): pip install 'basert[export]'."
         ) from error
+
+
+def find_bundle(model: str) -> Path:
+    """As store.find, but a starter model that is not exported yet is known as such."""
+    try:
+        return store.find(model)
+    except BundleError:
+        from export.starters import STARTERS
+
+        starter = STARTERS.get(model)
+        if starter is None:
+            raise
+        mend = f"`basert export {model}` does it once (a download of {starter.size / 1e6:.0f} MB)"
+        raise BundleError(f"{model} is not exported yet; {mend}.") from None

@@ -11,6 +11,7 @@ import click
 
 from basert import config, logs, settings, store
 from basert.cli.completion import bundle_names
+from basert.cli.rooms import find_bundle
 from basert.cli.welcome import print_welcome
 from basert.config import ServeConfig
 from basert.errors import ConfigError
@@ -94,7 +95,7 @@ def _open_log(settings: ServeConfig) -> logs.Output:
 
 def _served(settings: ServeConfig) -> list[Served]:
     """What to serve, and under which names. Raises BundleError, ConfigError."""
-    folders = [store.find(model) for model in settings.model] or _only_bundle()
+    folders = [find_bundle(model) for model in settings.model] or _only_bundle()
     manifests = [read_manifest(folder) for folder in folders]
     names = [manifest.name for manifest in manifests]
     if twice := {name for name in names if names.count(name) > 1}:

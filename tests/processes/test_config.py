@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from basert import config, settings
 from basert.cli.serve import command
 from basert.config import ServeConfig
-from basert.errors import ConfigError
+from basert.errors import BundleError, ConfigError
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_lists_split_at_commas_in_variables(file: Path) -> None:
         ({}, {"BASERT_SPIN": "maybe"}, "", "BASERT_SPIN: true or false is wanted, not maybe."),
         ({}, {"BASERT_LOG_FORMAT": "xml"}, "", "BASERT_LOG_FORMAT: 'xml' is none of text, json."),
         ({}, {}, "workers = 1.5", "{file}, workers: a whole number is wanted, not 1.5."),
-        ({}, {}, "workers = true", "{file}, workers: a whole number is wanted, not True."),
+        ({}, {}, "workers = true", "{file}, workers: a whole number is wanted, not true."),
         ({}, {}, "model = 3", "{file}, model: a list of texts is wanted, not 3."),
         ({}, {}, "prot = 1", "{file}: there is no setting prot; did you mean port?"),
         (
@@ -152,10 +152,23 @@ def test_print_config_shows_sources_and_hides_keys(file: Path) -> None:
     assert rows["port"] == f"81 {file}"
     assert rows["workers"] == "2 BASERT_WORKERS"
     assert rows["model"] == "tiny flag --model"
-    assert rows["spin"] == "False flag --spin"
+    assert rows["spin"] == "false flag --spin"
+    assert rows["drain-timeout"] == "30 default"
+    assert rows["served-model-name"] == "- default"
     assert rows["api-key"] == "(hidden) flag --api-key"
     assert rows["max-queue"] == "- default"
     assert "secret" not in result.output
+
+
+def test_a_home_that_is_not_there(tmp_path: Path) -> None:
+    for flags in ({"log_file": "~nobody-here/log"}, {"run_dir": "~nobody-here"}):
+        with pytest.raises(ConfigError, match=r"~nobody-here.*: no such home folder is known"):
+            config.load(flags, {})
+
+
+def test_a_starter_that_is_not_exported_yet(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="smollm2 is not exported yet; `basert export smollm2`"):
+        CliRunner().invoke(command, ["smollm2"], env={"BASERT_HOME": str(tmp_path)}, catch_exceptions=False)
 
 
 def test_help_names_every_setting() -> None:

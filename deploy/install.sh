@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Install or remove basert as a systemd service. Configuration and bundles are kept on removal.
 set -euo pipefail
+umask 022  # the service's user must be able to read it all, whatever root is set to
 
 usage() {
     cat <<'HELP'
 usage: install.sh install|uninstall [--root DIR] [--basert PATH]
 
-  --root DIR     act on the tree below DIR and leave systemd alone; also DESTDIR
+  --root DIR     act on the tree below DIR and leave systemd alone (with --basert); also DESTDIR
   --basert PATH  the command that the service runs; without it, basert is installed into /opt/basert
 
 `install` puts the units, the service's user and, unless there is one, /etc/basert/basert.toml in place.
@@ -36,8 +37,9 @@ live() { [ -z "$root" ]; }  # whether this is about the running system
 
 install_service() {
     if [ -z "$basert" ]; then
-        python3 -m venv "$root/opt/basert"
-        "$root/opt/basert/bin/pip" install --quiet --disable-pip-version-check "$here/..[cpu]"
+        live || fail "--root needs --basert, too: what is installed below $root would not run at another place."
+        python3 -m venv /opt/basert
+        /opt/basert/bin/pip install --quiet --disable-pip-version-check "$here/..[cpu]"
         basert=/opt/basert/bin/basert
     fi
     install -d "$units" "$root/usr/lib/sysusers.d" "$root/etc/basert" "$root/usr/local/share/doc/basert"

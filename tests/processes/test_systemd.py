@@ -119,6 +119,21 @@ def test_install_and_uninstall(root: Path) -> None:
     assert _files(root) == {config}
 
 
+def test_the_services_user_can_read_what_a_strict_root_installs(tmp_path: Path) -> None:
+    install = [str(DEPLOY / "install.sh"), "install", "--root", str(tmp_path), "--basert", "/bin/true"]
+    subprocess.run(install, check=True, umask=0o077)
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o044 == 0o044, path
+
+
+def test_no_environment_is_made_where_it_would_not_run(tmp_path: Path) -> None:
+    install = [str(DEPLOY / "install.sh"), "install", "--root", str(tmp_path)]
+    refused = subprocess.run(install, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "--root needs --basert" in refused.stderr
+    assert _files(tmp_path) == set()
+
+
 def test_the_shipped_configuration_is_valid() -> None:
     from basert import config
 

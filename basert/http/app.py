@@ -20,12 +20,31 @@ from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
 
 
+class _App(App[Any, Any]):
+    """Falcon awaits a body's first bytes before it looks at a request; here it begins with its headers.
+
+    Else a body that never comes would be waited for without our limits, and 100 Continue be sent for any.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # type: ignore[override]
+        begun = scope["type"] != "http"
+
+        async def receive_later() -> Any:
+            nonlocal begun
+            if begun:
+                return await receive()
+            begun = True
+            return {"type": "http.request", "body": b"", "more_body": True}
+
+        await super().__call__(scope, receive_later, send)
+
+
 def create_app(config: AppConfig, models: Models) -> App[Any, Any]:
     """The app over a registry of models, which the caller starts and stops. Raises ConfigError."""
     service = Service(models, config, Metrics())
     keys = Keys(config)
     models.on_reload.append(keys.reload)
-    app: App[Any, Any] = App(middleware=[Envelope(config), service.metrics, keys])
+    app = _App(middleware=[Envelope(config), service.metrics, keys])
     app.req_options.strip_url_path_trailing_slash = True
     install_error_handlers(app)
     table = routes(service)

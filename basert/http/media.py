@@ -59,11 +59,16 @@ class Envelope:
         req.context.started = time.perf_counter()
 
     async def process_response(self, req: Request, resp: Response, _resource: object, _ok: bool) -> None:
-        if resp.status_code >= 400 and resp.status_code != RequestTimeout.status:
+        if resp.status_code >= 400 and resp.status_code != RequestTimeout.status and not _unasked(req):
             await discard_body(req, self._patience)
         resp.set_header("x-request-id", req.context.id)
         taken = time.perf_counter() - req.context.started
         resp.set_header("openai-processing-ms", str(round(taken * 1000)))
+
+
+def _unasked(req: Request) -> bool:
+    """Whether the client waits to be asked for its body (Expect: 100-continue), which reading would do."""
+    return req.get_header("Expect") is not None and req.stream.tell() == 0
 
 
 def install_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:

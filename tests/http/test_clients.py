@@ -163,12 +163,26 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(client: httpx.As
     assert answer.status_code in (404, 405)
 
 
-@pytest.mark.parametrize("head", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-async def test_a_body_that_does_not_come_is_not_waited_for(server: Server, head: str) -> None:
-    reader, writer = await raw(server, head, b'5\r\n{"mod\r\n' if "chunked" in head else b'{"mod')
+@pytest.mark.parametrize(
+    ("head", "begun"),
+    [
+        ("Content-Length: 100", b'{"mod'),
+        ("Content-Length: 100", b""),
+        ("Transfer-Encoding: chunked", b'5\r\n{"mod\r\n'),
+    ],
+)
+async def test_a_body_that_does_not_come_is_not_waited_for(server: Server, head: str, begun: bytes) -> None:
+    reader, writer = await raw(server, head, begun)
     assert (await reader.readline()).startswith(b"HTTP/1.1 408")
     assert b'"code":"body_timeout"' in await reader.read()
     writer.close()
+
+
+async def test_a_body_is_asked_for_only_if_it_will_be_taken(server: Server) -> None:
+    for length, status in ((5, 100), (200_000, 413)):
+        reader, writer = await raw(server, f"Expect: 100-continue\r\nContent-Length: {length}")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 %d" % status)
+        writer.close()
 
 
 async def test_headers_too_large_are_refused(client: httpx.AsyncClient) -> None:

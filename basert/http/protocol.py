@@ -28,6 +28,10 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
         self._callback_parser = None
 
+    def _is_websocket_upgrade(self, _request: object) -> bool:
+        """Nothing here speaks it: a request that offers to is answered as if it had not (RFC 9110, 7.8)."""
+        return False
+
     def _send_error_response(
         self, status: int, message: str, extra_headers: Iterable[tuple[str, str]] = ()
     ) -> None:

@@ -61,6 +61,14 @@ def test_what_is_no_request_is_answered_in_openais_form(
     assert message in error["message"]
 
 
+def test_an_offer_to_speak_websocket_is_passed_over(server: Server) -> None:
+    key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n%s\r\n" % key
+    answer = _say(server, head + b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'{"status":"ok"}HTTP/1.1 404 ' in answer  # and the next request is one
+
+
 @pytest.mark.parametrize("beginning", [b"", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"])
 def test_a_connection_that_stays_silent_is_closed(server: Server, beginning: bytes) -> None:
     assert _say(server, beginning) == b""

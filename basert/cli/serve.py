@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,8 @@ def _run(settings: ServeConfig) -> None:
         output = _open_log(settings)
         logs.setup("supervisor", settings.log_format, settings.log_level, output)
         url = "http://{}:{}".format(*address(listener))
-        supervisor = Supervisor(
-            settings,
-            served,
-            folder.path,
-            listener,
-            output,
-            lambda ready: _welcome(url, ready[0], served, settings),
-        )
+        welcome = _welcome(url, served, settings)
+        supervisor = Supervisor(settings, served, folder.path, listener, output, welcome)
         asyncio.run(supervisor.run())
     finally:
         folder.remove()
@@ -131,6 +126,8 @@ def _check_context(settings: ServeConfig, manifest: Manifest) -> None:
         )
 
 
-def _welcome(url: str, ready: str, served: list[Served], settings: ServeConfig) -> None:
-    bundle = next(one.bundle for one in served if one.name == ready)
-    print_welcome(url, ready, settings, chats=read_manifest(bundle).has_chat_template)
+def _welcome(url: str, served: list[Served], settings: ServeConfig) -> Callable[[list[str]], None]:
+    """What to do when models are ready. Files are read now: by then they may have gone."""
+    keys = settings.read_keys()
+    chats = {one.name: read_manifest(one.bundle).has_chat_template for one in served}
+    return lambda ready: print_welcome(url, ready[0], keys, chats=chats[ready[0]])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 
 import click
 
 from basert import __version__
-from basert.config import ServeConfig
 
 _READY = """\
 basert {version} serves {model} at {url}/v1. Try it:
@@ -41,9 +41,8 @@ _COMPLETION = {  # a base model has no chat template
 }
 
 
-def print_welcome(url: str, model: str, settings: ServeConfig, *, chats: bool) -> None:
+def print_welcome(url: str, model: str, keys: Sequence[str], *, chats: bool) -> None:
     """A key is shown on a terminal only: standard output may be a log."""
-    keys = settings.read_keys()
     key = keys[0] if keys and sys.stdout.isatty() else "$BASERT_API_KEY" if keys else ""
     header = f' -H "Authorization: Bearer {key}"' if key else ""
     shown = 'os.environ["BASERT_API_KEY"]' if key.startswith("$") else repr(key or "none")

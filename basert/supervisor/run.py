@@ -187,7 +187,8 @@ class Supervisor:
         if not self._ready and answering and ready and all(engine.settled for engine in self._engines):
             self._ready = True
             self._notifier.ready(self._status())
-            self._on_ready(ready)
+            # Not here: what it raises would cost the engine or worker whose report this is its connection.
+            asyncio.get_running_loop().call_soon(self._on_ready, ready)
         else:
             self._notifier.status(self._status())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from basert.client import Client, RequestFailed
 from basert.errors import Unavailable
+from basert.manifest import GOLDEN
 from tests.processes.live import (
     all_gone,
     arbiter_of,
@@ -157,6 +160,34 @@ async def test_one_model_given_up_does_not_end_the_other(tmp_path: Path, bundle:
             assert caught.value.http_status == 503
     finally:
         assert server.stop() == 0
+
+
+async def test_a_key_file_that_goes_while_a_model_loads_costs_no_engine(
+    tmp_path: Path, run_dir: Path
+) -> None:
+    """Loading ends when a pipe in the place of one of the bundle's files has a writer."""
+    bundle, keys = write_testing_bundle(tmp_path), tmp_path / "keys"
+    golden, pipe = (bundle / GOLDEN).read_bytes(), bundle / GOLDEN
+    pipe.unlink()
+    os.mkfifo(pipe)
+    keys.write_text("k\n")
+    server = Server([bundle], ["--run-dir", str(run_dir), "--api-key-file", str(keys)])
+    try:
+        await _until_alive(server)
+        keys.unlink()
+        pipe.write_bytes(golden)
+        await _until_ready_is_said(server)
+    finally:
+        assert server.stop() == 0
+    assert "it starts again" not in server.log()
+
+
+async def _until_alive(server: Server) -> None:
+    async with httpx.AsyncClient(timeout=60) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                assert (await client.get(f"{server.url}/livez")).status_code == 200
+                return
 
 
 async def _until_ready_is_said(server: Server) -> None:

@@ -7,6 +7,7 @@ the supervisor it reports to is gone, or with status 1 when it cannot load or it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import logging
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from basert import logs, store
 from basert.errors import BasertError
+from basert.manifest import read_manifest
 from basert.messages import EngineInfo, EngineReport, Ready
 from basert.transport import Hub
 from engines.engine import Engine
@@ -47,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN if args.control else signal.SIG_DFL)
     hub = Hub()
     control = hub.connect(args.control) if args.control else NO_PEER
-    try:
-        engine, info = open_engine(args, hub, control)
+    with contextlib.ExitStack() as ending:
+        ending.callback(hub.close)
+        engine, info = open_engine(args, hub, control, ending)
         hub.wake_on_signals()
         signal.signal(signal.SIGTERM, lambda *_: engine.drain())
         if not args.control:
@@ -63,14 +66,13 @@ def run(args: argparse.Namespace) -> int:
             info.max_context,
             info.provider,
         )
-        with store.hold(args.bundle):
-            return serve_forever(engine, hub, control)
-    finally:
-        hub.close()
+        return serve_forever(engine, hub, control)
 
 
-def open_engine(args: argparse.Namespace, hub: Hub, control: int) -> tuple[Engine, EngineInfo]:
-    """Load the bundle, telling the supervisor how it goes."""
+def open_engine(
+    args: argparse.Namespace, hub: Hub, control: int, ending: contextlib.ExitStack
+) -> tuple[Engine, EngineInfo]:
+    """Load the bundle, held until `ending`, telling the supervisor how it goes."""
     name = args.name or args.bundle.name
 
     def report(stage: str, fraction: float) -> None:
@@ -78,6 +80,8 @@ def open_engine(args: argparse.Namespace, hub: Hub, control: int) -> tuple[Engin
         hub.send(control, [EngineReport(name, stage, fraction)])
 
     try:
+        read_manifest(args.bundle)  # what is wrong with it, it says better than the hold
+        ending.enter_context(store.hold(args.bundle))
         return load(_config(args), hub.send, report)
     except Exception as error:
         hub.send(control, [EngineReport(name, "failed", reason=str(error))])

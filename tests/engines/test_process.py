@@ -15,6 +15,7 @@ import psutil
 import pytest
 from tokenizers import Tokenizer
 
+from basert import store
 from basert.manifest import GOLDEN, TOKENIZER, digest
 from basert.messages import AnyMessage, Cancel, Drain, Message, StatsRequest, Submit
 from basert.transport import Hub
@@ -223,6 +224,24 @@ async def test_a_bundle_that_drifted_is_refused(bundle: Path, tmp_path: Path) ->
         assert "drifted" in engine.reports[-1].reason
         assert "golden case 0" in engine.reports[-1].reason
         assert await engine.end() == 1
+
+
+async def test_it_holds_its_bundle_while_it_loads_too(bundle: Path, tmp_path: Path) -> None:
+    """Loading waits for the writer of a pipe in the place of one of the bundle's files."""
+    golden, pipe = (bundle / GOLDEN).read_bytes(), bundle / GOLDEN
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+    def look_and_go_on() -> bool:
+        with pipe.open("wb") as writer:  # waits until the engine reads
+            held = store.in_use(bundle)
+            writer.write(golden)
+        return held
+
+    held = asyncio.create_task(asyncio.to_thread(look_and_go_on))
+    async with engine_process(bundle, tmp_path) as engine:
+        assert engine.reports[-1].stage == "ready"
+        assert await held
 
 
 async def test_a_session_that_will_not_open_is_reported(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import onnx_ir as ir
 
 from basert.errors import ExportError
 from basert.progress import Show
+from engines.sessions.instructions import integer_products
 from export.calibration import Activations, read_calibration
-from export.cpu import integer_products
 from export.graph import GRAPH, Decoder, read_decoder, save
 from export.passes.blocks import quantise_blocks
 from export.passes.quantise import quantise

@@ -16,11 +16,10 @@ from basert.errors import BundleError
 from basert.manifest import KVCache
 from engines.sessions import Arrays, SessionOptions
 from engines.sessions.cores import usable_cores
+from engines.sessions.instructions import products_saturate
 
 PROVIDER = "CPUExecutionProvider"
 CONFIG = {
-    # Without this, u8 x s8 products saturate on AVX2 CPUs that lack VNNI, and W8A8 is no longer exact.
-    "session.x64quantprecision": "1",
     "session.set_denormal_as_zero": "1",
     # Threads wait actively for the next operator, which comes within microseconds, and within a step only:
     # an idle engine takes no CPU, and beside other load they do not hold each other up (by half, measured).
@@ -34,7 +33,7 @@ class CpuSession:
 
     def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
         try:
-            self._session = ort.InferenceSession(str(path), _session_options(options), providers=[PROVIDER])
+            self._session = ort.InferenceSession(str(path), session_options(options), providers=[PROVIDER])
         except Exception as error:  # onnxruntime's own exceptions have no common base but this one
             raise BundleError(f"{path} does not load: {error}; check it with `basert verify`.") from None
         self.provider = self._session.get_providers()[0]
@@ -86,11 +85,13 @@ def _lazy_zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def _session_options(options: SessionOptions) -> ort.SessionOptions:
+def session_options(options: SessionOptions) -> ort.SessionOptions:
     out = ort.SessionOptions()
     out.intra_op_num_threads = options.threads or usable_cores()
     out.inter_op_num_threads = 1
     out.log_severity_level = 3  # errors; what they say is raised as well
+    if products_saturate():  # then W8A8 is exact only with it; elsewhere it would cost a third of the speed
+        out.add_session_config_entry("session.x64quantprecision", "1")
     for key, value in CONFIG.items():
         out.add_session_config_entry(key, value)
     out.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 
 from basert.errors import BundleError
@@ -53,6 +56,22 @@ def test_a_target_that_is_not_in_the_table_is_refused(decoder: tuple[Path, Graph
 def test_a_cache_that_cannot_be_had_is_refused(decoder: tuple[Path, Graph, KVCache]) -> None:
     with pytest.raises(BundleError, match="fewer slots"):
         open_session(*decoder, replace(OPTIONS, slots=1 << 40))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_the_largest_8_bit_products_are_exact_on_this_cpu(rows: int) -> None:
+    """In sums of pairs, 255 * 127 twice is more than 16 bits hold: some CPUs saturate there."""
+    weights = np.tile(np.array([127, -128], np.int8), (256, 16))
+    node = onnx.helper.make_node("MatMulInteger", ["a", "b"], ["sum"])
+    value = onnx.helper.make_tensor_value_info
+    ends = [value("a", onnx.TensorProto.UINT8, None)], [value("sum", onnx.TensorProto.INT32, None)]
+    graph = onnx.helper.make_graph([node], "products", *ends, [onnx.numpy_helper.from_array(weights, "b")])
+    opset = [onnx.helper.make_opsetid("", 21)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+    session = ort.InferenceSession(model, cpu.session_options(OPTIONS), providers=[cpu.PROVIDER])
+    inputs = np.full((rows, 256), 255, np.uint8)
+    [found] = session.run(None, {"a": inputs})
+    assert np.array_equal(found, inputs.astype(np.int32) @ weights.astype(np.int32))
 
 
 def topology(folder: Path, siblings: list[str]) -> Path:

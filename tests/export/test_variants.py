@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from basert.errors import ExportError
+from engines.sessions.instructions import integer_products
 from export.calibration import CALIBRATION, calibrate_ids, read_calibration
-from export.cpu import integer_products
 from export.graph import GRAPH, decoder_from_checkpoint, read_decoder, save
 from export.parity import measure_ids
 from export.passes.smooth import for_rounded_activations, smooth

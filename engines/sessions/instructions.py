@@ -14,6 +14,7 @@ FEATURES = (
     ("ARM I8MM", "i8mm"),
     ("ARM dot products", "asimddp"),
 )
+EXACT = frozenset({"AMX", "AVX-512 VNNI", "AVX VNNI"})
 
 
 def integer_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
@@ -27,3 +28,11 @@ def integer_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
     if not found and platform.system() == "Darwin" and platform.machine() == "arm64":
         return "ARM dot products"  # no /proc there; every Apple chip has them
     return found[0] if found else None
+
+
+def products_saturate() -> bool:
+    """Whether unsigned times signed 8-bit products, added in pairs of 16 bits, may overflow here.
+
+    So they do on x86-64 before VNNI (vpmaddubsw), unless the runtime makes both sides unsigned.
+    """
+    return platform.machine() in ("x86_64", "AMD64") and integer_products() not in EXACT

@@ -87,7 +87,7 @@ class CompletionWriter:
         first = piece.index not in self._begun
         self._begun.add(piece.index)
         choice = self._choice(piece.index, piece.text, piece.scored, piece.prompt_scored, first=first)
-        if choice.text or piece.scored or piece.finish:
+        if choice.text or piece.finish or (choice.logprobs is not None and choice.logprobs.tokens):
             choice.finish_reason = piece.finish  # type: ignore[assignment]
             yield self._completion([choice], None if self._usage else UNSET)
 

@@ -79,8 +79,12 @@ async def test_echo_with_logprobs_scores_a_text(
     assert answer["usage"]["completion_tokens"] == generated
 
 
-async def test_a_stream_joins_to_the_plain_answer(client: ASGIConductor) -> None:
-    fields = {"echo": True, "logprobs": 2, "max_tokens": 100}
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"prompt": "<|im_start|>", "stop": [SENTENCE + "?"]}],  # at first, there is no text to send
+)
+async def test_a_stream_joins_to_the_plain_answer(client: ASGIConductor, more: dict[str, Any]) -> None:
+    fields = {"echo": True, "logprobs": 2, "max_tokens": 100} | more
     whole = (await plain(client, **fields))["choices"][0]
     parts = await streamed(client, **fields)
     assert "".join(part["text"] for part in parts) == whole["text"]

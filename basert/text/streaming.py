@@ -87,7 +87,7 @@ class Choice:
             self._decoded += len(text)
         if ended and step.logprobs:
             self._waiting.append(Scored(step.logprobs[-1], self._decoded, is_stop=True))
-        return text + self._decoder.flush() if step.finish else text
+        return text  # what the decoder still holds at the end is half a character, and never sent
 
     def _decode_scored(self, token: int, logprob: TokenLogprob) -> str:
         self._waiting.append(Scored(logprob, self._decoded))

@@ -67,10 +67,12 @@ def test_the_end_token_is_no_text_but_has_a_logprob_of_its_own() -> None:
     assert last.logprob.id == END
 
 
-def test_a_cut_character_is_flushed_at_the_end() -> None:
+def test_a_cut_character_is_not_sent_but_its_bytes_are_scored() -> None:
     half = TEXT.encode("🌍")[:1]
-    piece = Choice(0, TEXT).push(Tokens(id=1, tokens=half, finish="length"))
-    assert piece.text == "\ufffd"
+    scores = [TokenLogprob(half[0], -0.5)]
+    piece = Choice(0, TEXT).push(Tokens(id=1, tokens=half, finish="length", logprobs=scores))
+    assert piece.text == ""
+    assert [one.logprob for one in piece.scored] == scores
 
 
 def test_stop_strings_do_not_count_before_min_tokens() -> None:

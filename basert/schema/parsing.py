@@ -79,5 +79,5 @@ def _kinds(types: str) -> str:
 
 
 def given(value: Any) -> bool:
-    """Whether a field that cannot be served says anything at all."""
-    return value is not None and value != [] and value != {} and value is not False and value != ""
+    """Whether a field that cannot be served says anything at all. An empty object does: all defaults."""
+    return value is not None and value != [] and value is not False and value != ""

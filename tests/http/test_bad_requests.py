@@ -96,6 +96,8 @@ def test_a_value_of_the_wrong_type_is_blamed_on_its_field(
         (CHAT, {"response_format": {"type": "json_object"}}, "response_format", "not supported yet"),
         (CHAT, {"guided_regex": "a+"}, "guided_regex", "not supported yet"),
         (CHAT, {"structured_outputs": {"json": {}}}, "structured_outputs", "not supported yet"),
+        (CHAT, {"guided_json": {}}, "guided_json", "not supported yet"),
+        (CHAT, {"web_search_options": {}}, "web_search_options", "not supported"),
         (CHAT, {"modalities": ["text", "audio"]}, "modalities[1]", "'audio' is not supported"),
         (CHAT, {"functions": [{"name": "f"}]}, "functions", "not supported"),
         (CHAT, {"temperature": 2.1}, "temperature", "<= 2"),

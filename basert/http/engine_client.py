@@ -197,13 +197,15 @@ class EngineClient:
         """The connection, made if need be; waits `patience` seconds for an engine that is away."""
         try:
             async with asyncio.timeout(patience or None):
-                while (link := await self._open()) is None:
+                while True:
+                    changed = self._changed  # before looking, so that no news is missed meanwhile
+                    if (link := await self._open()) is not None:
+                        return link
                     if not patience:
                         raise self._unavailable()
-                    await self._changed.wait()
+                    await changed.wait()
         except TimeoutError:
             raise self._unavailable() from None
-        return link
 
     async def _open(self) -> _Link | None:
         """The connection of the engine that is ready now; None when there is none."""
@@ -213,15 +215,23 @@ class EngineClient:
             return self._link
         async with self._opening:
             if (self._link is None or self._link.lost) and self._state.state == "ready":
-                try:
-                    connection = await Connection.open(self._state.socket)
-                except OSError:
-                    return None  # it has just died; the supervisor will say so
-                if not await connection.receive():  # no Ready: it was dying, and its socket not yet closed
-                    connection.close()
-                    return None
-                self._link = _Link(connection, self._state.name)
+                self._link = await self._greeted()
         return None if self._link is None or self._link.lost else self._link
+
+    async def _greeted(self) -> _Link | None:
+        """A new connection; None when the engine has just died: the supervisor will say so."""
+        try:
+            connection = await Connection.open(self._state.socket)
+        except OSError:
+            return None
+        link = None
+        try:
+            if await connection.receive():  # else no Ready: it was dying, and its socket not yet closed
+                link = _Link(connection, self._state.name)
+        finally:
+            if link is None:  # perhaps because whoever asked has left
+                connection.close()
+        return link
 
     def _unavailable(self) -> Unavailable:
         name, state = self._state.name, self._state.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -46,7 +47,9 @@ class Engine:
         self.path = path
         self.heard: asyncio.Queue[AnyMessage] = asyncio.Queue()
         self.connections = 0
+        self.left = asyncio.Event()  # by some peer
         self.play: Play = _echo
+        self.ungreeted: asyncio.Queue[Connection] | None = None  # where connections go instead, while there
 
     async def start(self) -> None:
         self._server = await transport.serve(self.path, self._serve)
@@ -57,11 +60,15 @@ class Engine:
 
     async def _serve(self, connection: Connection) -> None:
         self.connections += 1
-        connection.send(Ready(INFO))
+        if self.ungreeted is not None:
+            self.ungreeted.put_nowait(connection)
+        else:
+            connection.send(Ready(INFO))
         while messages := await connection.receive():
             for message in messages:
                 self.heard.put_nowait(message)
                 await self.play(self, connection, message)
+        self.left.set()
 
 
 async def _echo(_engine: Engine, connection: Connection, message: AnyMessage) -> None:
@@ -213,6 +220,37 @@ async def test_the_second_try_waits_for_the_engine_to_come_back(engine: Engine, 
     await engine.start()
     client.update(_state(engine))
     assert await task == [1, 2]
+
+
+async def test_news_that_come_while_it_talks_to_a_dying_engine_are_not_missed(
+    engine: Engine, client: EngineClient
+) -> None:
+    async def die(engine: Engine, connection: Connection, _message: AnyMessage) -> None:
+        engine.play, engine.ungreeted = _echo, asyncio.Queue()
+        connection.close()
+        dead.set()
+
+    dead = asyncio.Event()
+    engine.play = die
+    task = asyncio.create_task(_ask(client, [1, 2]))
+    await dead.wait()
+    assert engine.ungreeted is not None
+    dying = await engine.ungreeted.get()
+    engine.ungreeted = None
+    client.update(_state(engine))  # the next engine
+    dying.close()
+    assert await task == [1, 2]
+
+
+async def test_leaving_before_the_engines_greeting_hangs_up(engine: Engine, client: EngineClient) -> None:
+    engine.ungreeted = asyncio.Queue()
+    task = asyncio.create_task(_ask(client, [1]))
+    await engine.ungreeted.get()
+    with warnings.catch_warnings(record=True) as complaints:  # of a connection that nobody closed
+        warnings.simplefilter("always")
+        task.cancel()
+        await engine.left.wait()
+    assert complaints == []
 
 
 async def test_the_second_try_waits_only_so_long(

@@ -58,8 +58,10 @@ class Output(logging.StreamHandler[TextIO]):
 
     def reopen(self) -> None:
         """After the file was moved away: go on in a new one. Raises OSError, and goes on in the old one."""
-        if self._file is not None and (old := self.setStream(self._open())) is not None:
-            old.close()
+        if self._file is not None:
+            old, self.stream = self.stream, self._open()
+            with contextlib.suppress(OSError):  # what a full disk did not take, it will not take now
+                old.close()
 
     def relay(self, who: str, pid: int, line: str) -> bool:
         """A child's line: as it is if this module made it (True), else as a warning of that process."""

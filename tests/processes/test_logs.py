@@ -81,3 +81,16 @@ def test_a_file_that_was_moved_away_is_made_again(file: Path, tmp_path: Path) ->
         "between",
     ]
     assert file.read_text().endswith("after\n")
+
+
+def test_a_full_disk_is_left_for_another(file: Path) -> None:
+    file.symlink_to("/dev/full")
+    output = logs.Output(file)
+    logs.setup("supervisor", "text", "info", output)
+    logging.info("lost")
+    assert output.relay("http", 42, "2026-11-22T00:00:00.000 INFO http[42] lost")
+    file.unlink()
+    output.reopen()
+    logging.info("kept")
+    assert file.read_text().endswith(" kept\n")
+    assert "lost" not in file.read_text()

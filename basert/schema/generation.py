@@ -59,7 +59,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
     # What OpenAI lacks and clients send anyway
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 and -1 switch it off.")] | None = None
     min_p: Fraction | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     ignore_eos: bool | None = None
     min_tokens: Count | None = None
     skip_special_tokens: bool | None = None

@@ -23,7 +23,7 @@ _KINDS = {
 _AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
-_BOUND = re.compile(r"Expected `([^`]*)` (.*)")
+_BOUND = re.compile(r"Expected `([^`]*)`( .*)?")
 _VALUE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
 
 
@@ -66,7 +66,7 @@ def _said(what: str) -> str:
     if match := _TYPE.fullmatch(what):
         return f"expected {_kinds(match[1])}, got {_kinds(match[2])}"
     if match := _BOUND.fullmatch(what):
-        return f"expected {_kinds(match[1])} {match[2]}"
+        return f"expected {_kinds(match[1])}{match[2] or ''}"
     if match := _VALUE.fullmatch(what):
         return f"{match[1]} is not supported"
     return what[:1].lower() + what[1:]

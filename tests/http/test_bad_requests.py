@@ -70,6 +70,8 @@ def test_a_value_of_the_wrong_type_is_blamed_on_its_field(
         (CHAT, {"messages": USER * 5}, "messages", "5 messages; the most taken here is 4"),
         (CHAT, {"messages": [{"content": "x"}]}, "messages[0].role", "Missing required"),
         (CHAT, {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "'robot'"),
+        (CHAT, {"messages": [{"role": None, "content": "x"}]}, "messages[0].role", "expected a string."),
+        (CHAT, {"repetition_penalty": 0.001}, "repetition_penalty", ">= 0.01"),
         (CHAT, {"messages": [{"role": "user"}]}, "messages[0].content", "Missing required"),
         (CHAT, {"messages": [{"role": "user", "content": None}]}, "messages[0].content", "got null"),
         (CHAT, {"messages": [*USER, {"role": "assistant"}]}, "messages[1].content", "Missing required"),

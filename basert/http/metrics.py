@@ -31,7 +31,10 @@ _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _COUNTERS = {
     "requests_admitted": ("engine_requests_admitted", "Requests that got a slot."),
     "requests_finished": ("engine_requests_finished", "Requests that ran to their end."),
-    "requests_cancelled": ("engine_requests_cancelled", "Requests whose client left."),
+    "requests_cancelled": (
+        "engine_requests_cancelled",
+        "Requests that met a stop string or lost their client.",
+    ),
     "requests_refused": (
         "engine_requests_refused",
         "Requests refused, the queue being full or they too long.",

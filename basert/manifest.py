@@ -157,6 +157,18 @@ def read_manifest(bundle: Path) -> Manifest:
     return manifest
 
 
+def check_whole(bundle: Path, manifest: Manifest) -> None:
+    """Raises BundleError for a missing file or a graph that is cut off: what shows without reading it all."""
+    for file in manifest.files:
+        path = bundle / file.path
+        if not path.exists():
+            raise BundleError(f"{path} is missing; export the model again.")
+        if file.path.startswith("graphs/") and path.stat().st_size != file.bytes:
+            raise BundleError(
+                f"{path} has {path.stat().st_size:,} bytes and had {file.bytes:,}; export the model again."
+            )
+
+
 def write_json(path: Path, value: msgspec.Struct) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")

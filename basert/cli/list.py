@@ -23,7 +23,10 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([_fields(*entry) for entry in found]), indent=2))
     elif found:
-        click.echo(table(HEADS, [_row(*entry) for entry in found]))
+        click.echo(table(HEADS, [_row(bundle, manifest) for bundle, manifest, _ in found]))
+        for _, _, trouble in found:
+            if trouble:
+                click.echo(f"\n{trouble}", err=True)
     else:
         click.echo(f"{store.store_root()} has no bundles yet; `basert export smollm2` makes one.", err=True)
 
@@ -35,9 +38,9 @@ def _read(bundle: Path) -> tuple[Manifest | None, str]:
         return None, error.message
 
 
-def _row(bundle: Path, manifest: Manifest | None, trouble: str) -> tuple[str, ...]:
+def _row(bundle: Path, manifest: Manifest | None) -> tuple[str, ...]:
     if manifest is None:
-        return (bundle.name, f"unusable: {trouble}", "", "", "", "")
+        return (bundle.name, "unusable", "", "", "", "")
     return (
         bundle.name,
         manifest.variant,

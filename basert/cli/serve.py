@@ -16,7 +16,7 @@ from basert.cli.rooms import find_bundle
 from basert.cli.welcome import print_welcome
 from basert.config import ServeConfig
 from basert.errors import ConfigError
-from basert.manifest import Manifest, read_manifest
+from basert.manifest import Manifest, check_whole, read_manifest
 from basert.supervisor.engine import Served
 from basert.supervisor.folder import RunFolder
 from basert.supervisor.listener import address, listen
@@ -97,7 +97,8 @@ def _served(settings: ServeConfig) -> list[Served]:
         raise ConfigError(
             f"--model: two bundles are named {twice.pop()}; export one of them under another name."
         )
-    for manifest in manifests:
+    for folder, manifest in zip(folders, manifests, strict=True):
+        check_whole(folder, manifest)
         _check_context(settings, manifest)
     if settings.served_model_name:
         name, *aliases = settings.served_model_name

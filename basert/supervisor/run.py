@@ -19,7 +19,7 @@ from pathlib import Path
 
 from basert import config as configuration
 from basert.config import ServeConfig
-from basert.errors import BasertError, Unavailable
+from basert.errors import BasertError, ConfigError, Unavailable
 from basert.logs import Output
 from basert.messages import Models, Reload
 from basert.supervisor.control import Control
@@ -69,8 +69,13 @@ class Supervisor:
     async def run(self) -> None:
         """Return when it was asked to end and has. Raises BasertError when it cannot go on."""
         self._handle_signals()
-        (self._folder / CONFIG).write_bytes(configuration.to_json(self._config))
-        await self._control.start(self._folder / CONTROL)
+        try:
+            (self._folder / CONFIG).write_bytes(configuration.to_json(self._config))
+            await self._control.start(self._folder / CONTROL)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._folder} cannot be written ({error.strerror}); mend --run-dir."
+            ) from None
         watchdog = asyncio.create_task(self._notifier.keep_watchdog(), name="watchdog")
         kept = [asyncio.create_task(one.run(), name=one.what) for one in (*self._engines, self._http)]
         try:

@@ -46,9 +46,11 @@ class TestList:
 
     def test_damaged_bundle_does_not_hide_the_others(self, bundle: Path, home: Path, basert: Run) -> None:
         (write_testing_bundle(home / "store", name="broken") / MANIFEST).write_text("{")
-        rows = basert("list").stdout.splitlines()[1:]
-        assert rows[0].startswith("broken  unusable: ")
-        assert rows[1].startswith("tiny")
+        done = basert("list")
+        rows = done.stdout.splitlines()[1:]
+        assert rows[0] == "broken  unusable"
+        assert rows[1].startswith("tiny ")
+        assert "broken/manifest.json is damaged" in done.stderr
 
 
 class TestInspect:

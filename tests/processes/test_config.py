@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from basert import config, settings
 from basert.cli.serve import command
 from basert.config import ServeConfig
-from basert.errors import BundleError, ConfigError
+from basert.errors import ConfigError
 
 
 @pytest.fixture
@@ -164,11 +164,6 @@ def test_a_home_that_is_not_there(tmp_path: Path) -> None:
     for flags in ({"log_file": "~nobody-here/log"}, {"run_dir": "~nobody-here"}):
         with pytest.raises(ConfigError, match=r"~nobody-here.*: no such home folder is known"):
             config.load(flags, {})
-
-
-def test_a_starter_that_is_not_exported_yet(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="smollm2 is not exported yet; `basert export smollm2`"):
-        CliRunner().invoke(command, ["smollm2"], env={"BASERT_HOME": str(tmp_path)}, catch_exceptions=False)
 
 
 def test_help_names_every_setting() -> None:

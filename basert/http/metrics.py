@@ -69,48 +69,26 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        self._answers = Counter(
-            "basert_http_responses", "Answers begun.", ["route", "method", "status"], registry=registry
-        )
-        self._requests = Counter(
-            "basert_requests",
-            "Generating requests by how they ended.",
-            ["model", "outcome"],
-            registry=registry,
-        )
+        labels = ["route", "method", "status"]
+        self._answers = Counter("basert_http_responses", "Answers begun.", labels, registry=registry)
+        labels = ["model", "outcome"]
+        text = "Generating requests by how they ended."
+        self._requests = Counter("basert_requests", text, labels, registry=registry)
+        labels = ["model"]
+        text = "Generating requests in the HTTP workers."
         self._open = Gauge(
-            "basert_open_requests",
-            "Generating requests in the HTTP workers.",
-            ["model"],
-            registry=registry,
-            multiprocess_mode="livesum",
+            "basert_open_requests", text, labels, registry=registry, multiprocess_mode="livesum"
         )
-        self._prompt = Counter("basert_prompt_tokens", "Prompt tokens.", ["model"], registry=registry)
-        self._generated = Counter(
-            "basert_generated_tokens", "Generated tokens.", ["model"], registry=registry
-        )
-        self._first = Histogram(
-            "basert_time_to_first_token_seconds",
-            "From the request's arrival to each choice's first token.",
-            ["model"],
-            registry=registry,
-            buckets=_LONG,
-        )
-        self._between = Histogram(
-            "basert_inter_token_seconds",
-            "Between two tokens of a choice.",
-            ["model"],
-            registry=registry,
-            buckets=_SHORT,
-        )
-        self._whole = Histogram(
-            "basert_request_seconds",
-            "A generating request in all.",
-            ["model"],
-            registry=registry,
-            buckets=_LONG,
-        )
+        self._prompt = Counter("basert_prompt_tokens", "Prompt tokens.", labels, registry=registry)
+        self._generated = Counter("basert_generated_tokens", "Generated tokens.", labels, registry=registry)
+        text = "From the request's arrival to each choice's first token."
+        self._first = self._seconds("time_to_first_token", text, _LONG)
+        self._between = self._seconds("inter_token", "Between two tokens of a choice.", _SHORT)
+        self._whole = self._seconds("request", "A generating request in all.", _LONG)
         self.meter = lru_cache(maxsize=1024)(self._meter)
+
+    def _seconds(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(f"basert_{name}_seconds", text, ["model"], registry=self._registry, buckets=buckets)
 
     def _meter(self, model: str) -> Meter:
         return Meter(self, model)

@@ -256,6 +256,8 @@ async def serve(path: Path, handle: Callable[[Connection], Awaitable[None]]) -> 
         connection = Connection(reader, writer)
         try:
             await handle(connection)
+        except asyncio.CancelledError:
+            pass  # the event loop is ending; Python 3.11 would log this as an error
         finally:
             connection.close()
 

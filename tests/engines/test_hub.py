@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
@@ -180,3 +181,24 @@ def test_a_signal_ends_a_waiting_poll(hub: Hub) -> None:
         assert seen == [signal.SIGUSR1]
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_loop_that_ends_with_open_connections_ends_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> Client:
+        heard = asyncio.Event()
+
+        async def handle(connection: transport.Connection) -> None:
+            while await connection.receive():
+                heard.set()
+
+        server = await transport.serve(tmp_path / "s", handle)
+        client = Client(tmp_path / "s")
+        client.send(Drain())
+        await heard.wait()
+        server.close()
+        return client
+
+    asyncio.run(run()).sock.close()
+    assert caplog.messages == []

@@ -15,12 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.serving import Server
 from tests.tiny import write_testing_bundle
 
-LONG = {"model": "slow", "prompt": "hello", "max_tokens": 200, "ignore_eos": True}
+LONG = {"model": "slow", "prompt": "hello", "max_tokens": 19_000, "ignore_eos": True}
 FLAGS = (
     "--max-body-bytes",
     "100000",
-    "--body-timeout",
-    "0.5",
     "--keep-alive-interval",
     "0.1",
     "--max-queue",
@@ -31,10 +29,19 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two slots, twenty tokens a second."""
-    bundle = write_testing_bundle(tmp_path_factory.mktemp("b"), name="slow", slots=2, step_seconds=0.05)
+    bundle = write_testing_bundle(
+        tmp_path_factory.mktemp("b"), name="slow", slots=2, step_seconds=0.05, max_context=20_000
+    )
     with Server([bundle], FLAGS) as running:
         yield running
         assert "Traceback" not in running.log()
+
+
+@pytest.fixture(scope="module")
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Waits half a second for a body: no server for clients that a machine may stall."""
+    with Server([write_testing_bundle(tmp_path_factory.mktemp("b"))], ["--body-timeout", "0.5"]) as running:
+        yield running
 
 
 @pytest.fixture
@@ -147,11 +154,13 @@ async def test_a_body_too_large_is_refused_while_it_comes(
 
 async def test_a_client_that_does_not_read_is_taken_for_gone(tmp_path: Path) -> None:
     bundle = write_testing_bundle(tmp_path, name="quick", slots=32)
-    body = json.dumps(LONG | {"model": "quick", "stream": True, "n": 128}).encode()  # megabytes of chunks
+    body = json.dumps(
+        LONG | {"model": "quick", "max_tokens": 200, "stream": True, "n": 128}
+    ).encode()  # megabytes of chunks
     with Server([bundle], ["--stall-timeout", "0.3"]) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
             _, writer = await raw(server, f"Content-Length: {len(body)}", body)
-            await until(client, "basert_open_requests", 1)
+            await until(client, "basert_requests_total", 1)
             await until(client, "basert_open_requests", 0)
             assert 'outcome="cancelled"' in (await client.get("/metrics")).text
             writer.close()
@@ -171,8 +180,10 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(client: httpx.As
         ("Transfer-Encoding: chunked", b'5\r\n{"mod\r\n'),
     ],
 )
-async def test_a_body_that_does_not_come_is_not_waited_for(server: Server, head: str, begun: bytes) -> None:
-    reader, writer = await raw(server, head, begun)
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    hasty_server: Server, head: str, begun: bytes
+) -> None:
+    reader, writer = await raw(hasty_server, head, begun)
     assert (await reader.readline()).startswith(b"HTTP/1.1 408")
     assert b'"code":"body_timeout"' in await reader.read()
     writer.close()

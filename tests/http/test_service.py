@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from falcon.testing import ASGIConductor
+from falcon.testing import ASGIConductor, Result
 from prometheus_client.parser import text_string_to_metric_families
 
 from basert.http import auth
@@ -188,20 +187,20 @@ async def test_a_body_too_large_is_refused_by_its_length_and_by_its_bytes(models
         assert (large.status_code, large.json["error"]["code"]) == (413, "payload_too_large")
 
 
-async def streamed(models: FakeModels, body: dict[str, Any], **settings: object) -> str:
+async def asked_for_stream(models: FakeModels, **settings: object) -> Result:
     async with ASGIConductor(fake_app(models, **settings)) as conductor:
-        result = await conductor.simulate_post("/v1/completions", json=body | {"stream": True})
-        assert result.status_code == 200
-        return result.text
+        return await conductor.simulate_post("/v1/completions", json=BODY | {"stream": True})
 
 
 async def test_a_waiting_stream_is_kept_alive_by_comments(models: FakeModels) -> None:
     models.model.engine.gate = asyncio.Event()
-    stream = asyncio.create_task(streamed(models, BODY, keep_alive_interval=0.1))
+    stream = asyncio.create_task(asked_for_stream(models, keep_alive_interval=0.1))
     while not models.model.engine.open:
         await asyncio.sleep(0)
-    asyncio.get_running_loop().call_later(0.35, models.model.engine.gate.set)
-    text = await stream
+    for _ in range(4):  # silences, which a stall makes longer but not fewer
+        await asyncio.sleep(0.1)
+    models.model.engine.gate.set()
+    text = (await stream).text
     assert text.startswith(": keep-alive\n\n: keep-alive\n\n")
     assert text.endswith("data: [DONE]\n\n")
 
@@ -212,8 +211,10 @@ async def test_a_request_that_takes_too_long_ends(models: FakeModels) -> None:
         result = await conductor.simulate_post("/v1/completions", json=BODY)
     assert (result.status_code, result.headers["x-should-retry"]) == (408, "false")
     assert result.json["error"]["code"] == "request_timeout"
-    text = await streamed(models, BODY, keep_alive_interval=0.1, request_timeout=0.25)
-    comments, event, rest = text.rpartition("data: ")[0], *text.rpartition("data: ")[1:]
+    too_late = {"keep_alive_interval": 0.1, "request_timeout": 0.25}
+    while (result := await asked_for_stream(models, **too_late)).status_code == 408:
+        pass  # a stall: its time was over before the first comment
+    comments, event, rest = result.text.rpartition("data: ")
     assert set(comments.split("\n\n")) == {": keep-alive", ""}
     assert event
     assert json.loads(rest)["error"]["code"] == "request_timeout"

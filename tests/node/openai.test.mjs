@@ -68,7 +68,7 @@ test("errors are the client's own classes", async () => {
 });
 
 test("a full queue is a RateLimitError; an aborted stream frees its slot", async () => {
-  const long = { model: "slow", prompt: "hello", max_tokens: 200, ignore_eos: true };
+  const long = { model: "slow", prompt: "hello", max_tokens: 19000, ignore_eos: true };
   const stream = await busy.completions.create({ ...long, stream: true });
   const chunks = stream[Symbol.asyncIterator]();
   await chunks.next();

@@ -18,10 +18,20 @@ from tests.tiny import write_testing_bundle
 SHORT = {"model": "tiny", "prompt": "hello", "max_tokens": 2}
 
 
-async def test_sigterm_drains(server: Server, run_dir: Path) -> None:
-    processes = server.processes()
+async def test_sigterm_drains(bundle: Path, run_dir: Path) -> None:
+    flags = ["--run-dir", str(run_dir), "--drain-timeout", "60"]
+    with Server([bundle], flags) as server:
+        processes = server.processes()
+        await _end_while_streams_are_open(server)
+        assert await asyncio.to_thread(server.stop) == 0
+    assert all_gone(processes)
+    assert list(run_dir.iterdir()) == []
+
+
+async def _end_while_streams_are_open(server: Server) -> None:
+    """What ends by itself is whole, what a second signal finds open is told so."""
     async with Client(server.url) as client, Client(server.url) as other:
-        short, long = await open_streams(client, 2, max_tokens=30), await open_streams(client, 2)
+        long, short = await open_streams(client, 2), await open_streams(client, 2, max_tokens=30)
         await other.get("/readyz")  # this connection is there before the end begins
         os.kill(server.pid, signal.SIGTERM)
         refused = await _until_refused(other)
@@ -30,11 +40,18 @@ async def test_sigterm_drains(server: Server, run_dir: Path) -> None:
             await other.get("/readyz")
         assert unready.value.http_status == 503
         assert [await stream.end() for stream in short] == [None, None]
+        os.kill(server.pid, signal.SIGTERM)
         errors = [await stream.end() for stream in long]
         assert [error and error.code for error in errors] == ["shutting_down"] * 2
+
+
+async def test_what_is_open_at_the_drains_deadline_ends_with_an_error(server: Server) -> None:
+    async with Client(server.url) as client:
+        streams = await open_streams(client, 2)
+        os.kill(server.pid, signal.SIGTERM)
+        errors = [await stream.end() for stream in streams]
+    assert [error and error.code for error in errors] == ["shutting_down"] * 2
     assert await asyncio.to_thread(server.stop) == 0
-    assert all_gone(processes)
-    assert list(run_dir.iterdir()) == []
 
 
 async def _until_refused(client: Client) -> RequestFailed:

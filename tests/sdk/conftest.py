@@ -31,7 +31,8 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="package")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`slow`: a single slot, and a step takes 20 ms."""
-    return write_testing_bundle(tmp_path_factory.mktemp("bundles"), name="slow", slots=1, step_seconds=0.02)
+    folder = tmp_path_factory.mktemp("bundles")
+    return write_testing_bundle(folder, name="slow", slots=1, step_seconds=0.02, max_context=20_000)
 
 
 @pytest.fixture(scope="package")

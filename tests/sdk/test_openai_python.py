@@ -26,7 +26,7 @@ DICE: dict[str, Any] = {  # a draw, but for the words that crash the testing ses
 LONG: dict[str, Any] = {
     "model": "slow",
     "prompt": "hello",
-    "max_tokens": 200,
+    "max_tokens": 19_000,
     "extra_body": {"ignore_eos": True},
 }
 

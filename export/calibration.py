@@ -39,9 +39,36 @@ def calibrate(checkpoint: Path, slot_graph: Path, out: Path, progress: Show, *, 
 
     `checkpoint` gives the tokenizer.
     """
+    return calibrate_ids(_windows(checkpoint, slot_graph), slot_graph, out, progress, threads=threads)
+
+
+def _windows(checkpoint: Path, slot_graph: Path) -> list[list[int]]:
     window = min(WINDOW, read_decoder(slot_graph).max_context)
-    windows = [list(part) for _, part in chunks(token_ids(checkpoint, prose.calibration()), window)]
-    return calibrate_ids(windows, slot_graph, out, progress, threads=threads)
+    return [list(part) for _, part in chunks(token_ids(checkpoint, prose.calibration()), window)]
+
+
+def cache_maxima(checkpoint: Path, slot_graph: Path, progress: Show, *, threads: int = 0) -> dict[str, Array]:
+    """Largest absolute values in the KV cache of the graph in folder `slot_graph`, whatever its variant.
+
+    By "{layer}.key" (rotated) and "{layer}.value": float32 [kv_heads, head_dim].
+    """
+    return cache_maxima_ids(_windows(checkpoint, slot_graph), slot_graph, progress, threads=threads)
+
+
+def cache_maxima_ids(
+    windows: list[list[int]], slot_graph: Path, progress: Show, *, threads: int = 0
+) -> dict[str, Array]:
+    """`cache_maxima` over token ids of one's own."""
+    longest = max(len(ids) for ids in windows)
+    runner = SlotRunner(slot_graph, slots=1, max_context=longest, threads=threads)
+    total: dict[str, Array] = {}
+    for done, ids in enumerate(windows):
+        progress(done, len(windows))
+        runner.chunk(0, ids, 0, rows=[0])
+        for name, array in runner.cached(0, len(ids)).items():
+            total[name] = np.maximum(np.abs(array).max(axis=1), total.get(name, 0))
+    progress(len(windows), len(windows))
+    return total
 
 
 def calibrate_ids(

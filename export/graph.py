@@ -82,6 +82,16 @@ def decoder_from_checkpoint(checkpoint: Path, out: Path, *, max_context: int | N
     return decoder
 
 
+def describe(model: ir.Model, decoder: Decoder) -> Decoder:
+    """`decoder` with the inputs, outputs and cache of a graph that a pass has changed."""
+    return msgspec.structs.replace(
+        decoder,
+        kv_cache=_kv_cache(model),
+        inputs=[_tensor(value) for value in model.graph.inputs],
+        outputs=[_tensor(value) for value in model.graph.outputs],
+    )
+
+
 def save(model: ir.Model, decoder: Decoder, folder: Path) -> None:
     """Write graph, weights and description; nothing in them names this machine."""
     folder.mkdir(parents=True, exist_ok=True)

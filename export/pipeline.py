@@ -1,4 +1,4 @@
-"""The export, step by step: fetch, checkpoint, graph, calibrate, passes, parity, golden, write.
+"""The export, step by step: fetch, checkpoint, graph, calibrate, passes, cache, parity, golden, write.
 
 Each step leaves files for the next (export/steps.py); what they do is in the modules they call. An export
 that is cut off leaves the store as it was.
@@ -19,7 +19,7 @@ from basert.manifest import GOLDEN, PARITY, Golden, Manifest, ParityNumbers, Sou
 from basert.progress import Show, task
 from export import sources
 from export.bundle import Parts, publishing, write_bundle
-from export.calibration import CALIBRATION, calibrate
+from export.calibration import CALIBRATION, cache_maxima, calibrate
 from export.checkpoint import read_config
 from export.fetched import Fetched
 from export.golden import make_golden
@@ -28,7 +28,13 @@ from export.parity import check, measure
 from export.positions import longest_context
 from export.prepare import prepare, weight_bytes
 from export.steps import Step, Steps, code_key, forget_old_work, key_of, lock_of
-from export.variants import build_variant, choose_variant, needs_calibration
+from export.variants import (
+    build_int8_cache,
+    build_variant,
+    choose_cache_bits,
+    choose_variant,
+    needs_calibration,
+)
 from export.workspace import cache_root, disk_full_is_an_export_error, lock, require_space, size_of
 
 DEFAULT_SLOTS = 16
@@ -41,6 +47,7 @@ class ExportRequest:
     name: str | None = None  # of the bundle; None: after the source
     variant: str = "auto"
     max_context: int | None = None
+    kv_bits: str = "auto"
     slots: int = DEFAULT_SLOTS
     force: bool = False  # run every step again, and replace a bundle that came from another source
 
@@ -76,8 +83,10 @@ class _Export:
     def __init__(self, request: ExportRequest, target: Path, fetched: Fetched, steps: Steps) -> None:
         self.request, self.target, self.fetched, self.steps = request, target, fetched, steps
         self.variant, self.reason = choose_variant(request.variant)
+        self.cache_bits = choose_cache_bits(request.kv_bits, self.variant)
         self.origin = str(fetched.source.sha256)
-        settings = [self.origin, self.variant, str(request.max_context), str(request.slots)]
+        settings = [self.origin, self.variant, str(self.cache_bits)]
+        settings += [str(request.max_context), str(request.slots)]
         self.inputs = key_of([*settings, code_key()])
 
     def run(self) -> Manifest:
@@ -87,6 +96,8 @@ class _Export:
         graph = self.graph(checkpoint)
         maxima = self.calibrate(checkpoint, graph) if needs_calibration(self.variant) else None
         compiled = self.passes(checkpoint, graph, maxima)
+        if self.cache_bits == 8:
+            compiled = self.cache(checkpoint, compiled)
         parity = self.parity(checkpoint, compiled)
         golden = self.golden(checkpoint, compiled)
         manifest = self.write(checkpoint, compiled, parity, golden)
@@ -120,6 +131,13 @@ class _Export:
 
         inputs = [step.key for step in (graph, calibration) if step]
         return self.steps.run("passes", [self.variant, *inputs], make)
+
+    def cache(self, checkpoint: Step, compiled: Step) -> Step:
+        def make(out: Path, show: Show) -> None:
+            require_space(out, size_of(compiled.folder), "the graph with an int8 cache")
+            build_int8_cache(compiled.folder, cache_maxima(checkpoint.folder, compiled.folder, show), out)
+
+        return self.steps.run("cache", [compiled.key], make)
 
     def parity(self, checkpoint: Step, compiled: Step) -> ParityNumbers:
         def make(out: Path, show: Show) -> None:

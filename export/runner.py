@@ -33,6 +33,10 @@ class SlotRunner:
         except BundleError as error:
             raise ExportError(f"The exported graph does not load: {first_line(error)}.") from error
 
+    def cached(self, slot: int, tokens: int) -> Mapping[str, Array]:
+        """What a slot's first tokens left in the cache, as engines.sessions.Session has it."""
+        return self._session.cached(slot, tokens)
+
     def chunk(self, slot: int, ids: Sequence[int], past: int, rows: Sequence[int] | None = None) -> Logits:
         """Put `ids` behind the `past` tokens of a slot; float32 [rows, vocab], by default for every id."""
         chosen = list(range(len(ids)) if rows is None else rows)

@@ -10,8 +10,9 @@ Milliseconds of SmolLM2-135M on two cores of an AVX2 CPU without VNNI, context 2
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -20,12 +21,14 @@ from basert.errors import ExportError
 from basert.progress import Show
 from engines.sessions.instructions import integer_products
 from export.calibration import Activations, read_calibration
-from export.graph import GRAPH, Decoder, read_decoder, save
+from export.graph import GRAPH, Decoder, describe, read_decoder, save
 from export.passes.blocks import quantise_blocks
+from export.passes.cache import round_cache
 from export.passes.quantise import quantise
 from export.passes.smooth import for_rounded_activations, for_rounded_weights, smooth
 
 VARIANTS = ("fp32", "w8a8", "int4")
+CACHE_BITS = ("auto", "8", "32")
 
 
 def choose_variant(asked: str) -> tuple[str, str]:
@@ -41,6 +44,17 @@ def choose_variant(asked: str) -> tuple[str, str]:
             "auto: this CPU has no fast 8-bit integer products, so quantising would only cost quality",
         )
     return "w8a8", f"auto: with {feature}, W8A8 is the fastest for prefill and for several requests at once"
+
+
+def choose_cache_bits(asked: str, variant: str) -> int:
+    """Bits of a number in the KV cache. `auto`: 8, but for fp32, which stands for the checkpoint itself."""
+    if asked not in CACHE_BITS:
+        raise ExportError(f"A KV cache has no {asked!r} bits; choose {', '.join(CACHE_BITS)}.")
+    if variant == "fp32" and asked == "8":
+        raise ExportError("A KV cache of 8 bits is not exact, as fp32 is; choose another --variant with it.")
+    if asked == "auto":
+        return 32 if variant == "fp32" else 8
+    return int(asked)
 
 
 def needs_calibration(variant: str) -> bool:
@@ -59,6 +73,15 @@ def build_variant(
         _PASSES[variant](model, read_calibration(calibration), progress)
     save(model, decoder, out)
     return decoder
+
+
+def build_int8_cache(graph: Path, maxima: Mapping[str, np.ndarray[Any, Any]], out: Path) -> Decoder:
+    """From a graph with a float32 cache in folder `graph`, write the same with an int8 one into `out`."""
+    model, decoder = ir.load(graph / GRAPH), read_decoder(graph)
+    round_cache(model, maxima)
+    rounded = describe(model, decoder)
+    save(model, rounded, out)
+    return rounded
 
 
 def _w8a8(model: ir.Model, seen: Activations, progress: Show) -> None:

@@ -27,6 +27,13 @@ from basert.manifest import Manifest, ParityNumbers, read_manifest
     help="Number format of the weights; auto picks what is fastest on this CPU.",
 )
 @click.option(
+    "--kv-bits",
+    type=click.Choice(["auto", "8", "32"]),
+    default="auto",
+    show_default=True,
+    help="Bits of a number in the KV cache; auto is 8 (a quarter of the memory, and faster), for fp32 32.",
+)
+@click.option(
     "--max-context",
     type=click.IntRange(64),
     metavar="N",

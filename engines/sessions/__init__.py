@@ -54,6 +54,9 @@ class Session(Protocol):
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one cache row over another's."""
 
+    def cached(self, row: int, length: int) -> Arrays:
+        """Views of a row's first tokens: "{layer}.key" and "{layer}.value", [kv_heads, length, head_dim]."""
+
 
 def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:
     """Open a graph with the class of its target. Raises BundleError for a target without a row."""

@@ -62,6 +62,9 @@ class CpuSession:
         for cache in self._cache.values():
             cache[target, :, :length] = cache[source, :, :length]
 
+    def cached(self, row: int, length: int) -> Arrays:
+        return {name: cache[row, :, :length] for name, cache in self._cache.items()}
+
 
 def _cache(kv: KVCache, options: SessionOptions) -> dict[str, NDArray[Any]]:
     """By "layer.key" and "layer.value": [slots, kv_heads, max_context, head_dim]."""

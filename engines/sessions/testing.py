@@ -60,6 +60,10 @@ class TestingSession:
     def move(self, source: int, target: int, length: int) -> None:
         self.cache[target, :length] = self.cache[source, :length]
 
+    def cached(self, row: int, length: int) -> Arrays:
+        ids = self.cache[row, None, :length, None]
+        return {"0.key": ids, "0.value": ids}
+
     def _run(self, row: int, feeds: Arrays, fetches: Arrays) -> None:
         ids = feeds["input_ids"]
         self._obey(ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 MICROSOFT = "com.microsoft"
+OURS = "basert/"  # how the names of inserted nodes begin; a number at the end makes them unique
 
 
 class Editor:
@@ -16,7 +18,8 @@ class Editor:
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
-        self._count = 0
+        ours = [str(node.name).rpartition("_")[2] for node in model.graph if str(node.name).startswith(OURS)]
+        self._count = max((int(number) for number in ours if number.isdecimal()), default=0)
         model.opset_imports.setdefault(MICROSOFT, 1)
 
     def constant(self, name: str, array: Any) -> ir.Value:
@@ -39,12 +42,25 @@ class Editor:
         **attributes: Any,
     ) -> ir.Value:
         """Insert a node with one output before `before`; returns the output."""
+        [out] = self.insert_many(before, op, inputs, 1, domain=domain, name=name, **attributes)
+        return out
+
+    def insert_many(
+        self,
+        before: ir.Node,
+        op: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        *,
+        domain: str = "",
+        name: str = "",
+        **attributes: Any,
+    ) -> list[ir.Value]:
+        """`insert` for a node with several outputs."""
         self._count += 1
-        name = name or f"basert/{op}_{self._count}"
-        node = ir.node(op, list(inputs), attributes=attributes, domain=domain, name=name)
-        node.outputs[0].name = f"{name}:0"
+        node = _node(op, inputs, outputs, domain, name or f"{OURS}{op}_{self._count}", attributes)
         self.graph.insert_before(before, node)
-        return node.outputs[0]
+        return list(node.outputs)
 
     def take_over(self, old: ir.Value, new: ir.Value) -> None:
         """`new` stands wherever `old` did, among the graph's outputs as well, and gets its name and type."""
@@ -56,6 +72,46 @@ class Editor:
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
         self.graph.inputs.append(value)
         return value
+
+
+class Branch:
+    """Collects the nodes of an `If` node's branch, which may read any value of the graph around it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[ir.Node] = []
+
+    def add(self, op: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        [out] = self.add_many(op, inputs, 1, **attributes)
+        return out
+
+    def add_many(
+        self, op: str, inputs: Sequence[ir.Value | None], outputs: int, *, domain: str = "", **attributes: Any
+    ) -> list[ir.Value]:
+        name = f"{OURS}{self._name}/{op}_{len(self._nodes)}"
+        self._nodes.append(_node(op, inputs, outputs, domain, name, attributes))
+        return list(self._nodes[-1].outputs)
+
+    def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
+        """A value that no node of the graph around makes: branches have no initializers of their own here."""
+        return self.add("Constant", value=ir.tensor(array))
+
+    def graph(self, outputs: Sequence[ir.Value]) -> ir.Graph:
+        return ir.Graph([], outputs, nodes=self._nodes, name=self._name)
+
+
+def _node(
+    op: str,
+    inputs: Sequence[ir.Value | None],
+    outputs: int,
+    domain: str,
+    name: str,
+    attributes: dict[str, Any],
+) -> ir.Node:
+    node = ir.node(op, list(inputs), attributes=attributes, domain=domain, name=name, num_outputs=outputs)
+    for index, output in enumerate(node.outputs):
+        output.name = f"{name}:{index}"
+    return node
 
 
 def array_of(value: ir.Value | None) -> np.ndarray[Any, Any] | None:

@@ -39,7 +39,7 @@ from export.steps import LIBRARIES
 from export.workspace import link_or_copy, sha256_of
 
 BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64]
-CHUNK_BUCKETS = [8, 32, 128, 512]
+CHUNK_BUCKETS = [32, 128, 512]
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ class Engine:
             requests_failed=counters.requests_failed,
             prompt_tokens=counters.prompt_tokens,
             generated_tokens=counters.generated_tokens,
+            cached_tokens=counters.cached_tokens,
             decode_steps=counters.decode_steps,
             prefill_steps=counters.prefill_steps,
             padded_tokens=counters.padded_tokens,

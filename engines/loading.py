@@ -41,6 +41,7 @@ class EngineConfig:
     threads: int = 0
     spin: bool = True
     provider: str = ""
+    prefix_cache: bool = True
 
 
 def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine, EngineInfo]:
@@ -58,7 +59,7 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     golden = read_golden(config.bundle)
     check(golden, runner, chunks)
     report("warming", 0.8)
-    slots = Slots(options.slots, graph.batch_buckets)
+    slots = Slots(options.slots, graph.batch_buckets, keep=config.prefix_cache)
     _warm(runner, slots, chunks)
     counters = Counters()
     scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters)
@@ -129,5 +130,7 @@ def _warm(runner: Runner, slots: Slots, chunks: Chunks) -> None:
 
 
 def _recheck(slots: Slots, check_in: Callable[[int], None]) -> None:
-    """The goldens once more, in a free row; the failed batch has just left at least one."""
+    """The goldens once more, in a free row; the failed batch has just left at least one. Nobody knows what it
+    left in the rows, so that free ones count for empty."""
+    slots.forget()
     check_in(slots.owners.index(None))

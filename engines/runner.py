@@ -40,6 +40,7 @@ class Runner:
         self.run_seconds = 0.0  # inside the graph, since the start
         self._session = session
         self._logits = np.empty((logits_rows, vocab_size), np.float32)
+        self._aside: dict[int, dict[str, NDArray[Any]]] = {}  # row -> its first token's keys and values
         self._steps: dict[tuple[int, int, int, int, bool], Step] = {}
 
     @property
@@ -48,14 +49,23 @@ class Runner:
 
     def run(self, batch: Batch) -> Output:
         """Do the batch's moves, compute it, and return what its rows yielded."""
-        for move in batch.moves:
-            self._session.move(*move)
+        self._prepare(batch)
         step = self._step(batch)
         fill(step.feeds, batch)
         started = time.perf_counter()
         step.run()
         self.run_seconds += time.perf_counter() - started
         return step.output
+
+    def _prepare(self, batch: Batch) -> None:
+        for source, target, length, torn in batch.moves:
+            if source != target:
+                self._session.move(source, target, length)
+            if torn:
+                for name, view in self._session.cached(target, 1).items():
+                    view[...] = self._aside[source][name]
+        for row in batch.aside:
+            self._aside[row] = {name: view.copy() for name, view in self._session.cached(row, 1).items()}
 
     def _step(self, batch: Batch) -> Step:
         rows = batch.chunk if batch.score else len(batch.rows)

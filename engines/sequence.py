@@ -25,7 +25,10 @@ class Sequence:
     limit: int  # tokens, prompt included, at which it ends with "length"
     arrived: float  # seconds, time.monotonic
     tokens: list[int] = field(default_factory=list)  # the prompt and what was drawn since
+    ids: bytes = b""  # the prompt as engines.prefix compares it
+    lone: bool = True  # the prompt's last token goes through a decode step
     computed: int = 0  # tokens whose keys and values are in the cache
+    cached: int = 0  # of these, the ones that other sequences had computed
     slot: int = -1
     scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt, until they are sent
 
@@ -35,8 +38,14 @@ class Sequence:
 
     @property
     def pending(self) -> int:
-        """Tokens that must go through the graph before the next can be drawn; 1 is a decode step."""
+        """Tokens that must go through the graph before the next can be drawn."""
         return len(self.tokens) - self.computed
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether the next of these go through it in a chunk, not in a decode step."""
+        pending = len(self.tokens) - self.computed
+        return pending > 1 or (pending == 1 and not self.lone and not self.generated)
 
     @property
     def generated(self) -> int:

@@ -44,6 +44,7 @@ class Counters:
     requests_failed: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cached_tokens: int = 0
     decode_steps: int = 0
     prefill_steps: int = 0
     padded_tokens: int = 0

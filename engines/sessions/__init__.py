@@ -55,7 +55,8 @@ class Session(Protocol):
         """Copy the first `length` tokens of one cache row over another's."""
 
     def cached(self, row: int, length: int) -> Arrays:
-        """Views of a row's first tokens: "{layer}.key" and "{layer}.value", [kv_heads, length, head_dim]."""
+        """Views of a row's first tokens, to read and to write: "{layer}.key" and "{layer}.value",
+        [kv_heads, length, head_dim]."""
 
 
 def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:

@@ -144,6 +144,8 @@ class Stats(Message, tag="stats", frozen=True):
     prefill_steps: int = 0
     padded_tokens: int = 0  # computed for nothing: bucket padding and idle rows
     computed_tokens: int = 0  # all tokens that went through the graph, padding included
+    drafted_tokens: int = 0  # guessed, to be verified
+    accepted_tokens: int = 0  # of these, the ones that were right
     step_seconds: float = 0.0  # wall time inside step()
     run_seconds: float = 0.0  # of which inside the graph
     batch_size: Histogram | None = None  # rows of decode steps that worked

@@ -111,6 +111,7 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         threads=args.threads,
         spin=args.spin,
         provider=args.provider,
+        speculation=args.speculation,
     )
 
 
@@ -129,6 +130,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-queue", type=int, default=EngineConfig.max_queue, help="requests that may wait [%(default)s]")
     add("--threads", type=int, default=0, help="compute threads [the physical cores]")
     add("--spin", action=argparse.BooleanOptionalAction, default=True, help="threads wait actively in a step")
+    add(
+        "--speculation",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a lone sequence guesses its next tokens from what it said, and verifies them in one step",
+    )
     add("--provider", default="", help="which of the bundle's graphs to run [the first]")
     add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args(argv)

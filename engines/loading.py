@@ -21,8 +21,10 @@ from engines.sessions import SessionOptions, open_session
 from engines.slots import Slots
 from engines.stats import Counters
 
-# Longer chunks are no faster on a CPU and make every stream wait for one.
-LONGEST_CHUNK = 128
+# Longer chunks are no faster on a CPU. How long one may be while streams wait for it, engines.pace says.
+LONGEST_CHUNK = 512
+WARM_CHUNK = 128
+LONGEST_SCORED = 128
 # The logits of a chunk whose every position is scored take at most so many bytes.
 SCORE_BYTES = 32 << 20
 
@@ -42,6 +44,7 @@ class EngineConfig:
     spin: bool = True
     provider: str = ""
     prefix_cache: bool = True
+    speculation: bool = True
 
 
 def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine, EngineInfo]:
@@ -62,7 +65,8 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     slots = Slots(options.slots, graph.batch_buckets, keep=config.prefix_cache)
     _warm(runner, slots, chunks)
     counters = Counters()
-    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters)
+    drafts = graph.draft_buckets if config.speculation else []
+    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters, drafts)
     recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
     engine = Engine(slots, scheduler, runner, counters, recheck, publish)
     return engine, _info(config, options, manifest, runner.provider, time.monotonic() - started)
@@ -118,12 +122,12 @@ def _options(config: EngineConfig, manifest: Manifest) -> SessionOptions:
 
 
 def _scored(vocab_size: int) -> int:
-    return max(8, min(LONGEST_CHUNK, SCORE_BYTES // (4 * vocab_size)))
+    return max(8, min(LONGEST_SCORED, SCORE_BYTES // (4 * vocab_size)))
 
 
 def _warm(runner: Runner, slots: Slots, chunks: Chunks) -> None:
     """Run the largest shapes once, so that the runtime has made room for them."""
-    count, chunk = len(slots.owners), chunks.longest
+    count, chunk = len(slots.owners), min(WARM_CHUNK, chunks.longest)
     runner.run(Batch(0, chunk, [Row(0, [0] * chunk, chunk)]))
     runner.run(Batch(0, 1, [Row(0, [0], 1)] * count))
     runner.run_seconds = 0.0

@@ -19,7 +19,9 @@ class Pace:
         self._seconds: dict[tuple[int, int], float] = {}  # (rows, chunk) -> moving average
 
     def note(self, rows: int, chunk: int, seconds: float) -> None:
-        """A run of this shape took so long."""
+        """A run of this shape took so long; what is neither a decode step nor a bucket tells nothing."""
+        if chunk > 1 and chunk not in self._chunks:
+            return
         known = self._seconds.get((rows, chunk), seconds)
         self._seconds[rows, chunk] = known + WEIGHT * (seconds - known)
 

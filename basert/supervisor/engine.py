@@ -165,4 +165,5 @@ class Engine(Kept):
             command += [] if value is None else [flag, str(value)]
         if config.spin is not None:
             command.append("--spin" if config.spin else "--no-spin")
+        command.append("--speculation" if config.speculation else "--no-speculation")
         return command

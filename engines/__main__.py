@@ -97,6 +97,7 @@ def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
                 return 1
             engine.receive(peer, message)
         engine.step()
+    engine.save()
     _log.info("drained")
     return 0
 
@@ -111,6 +112,8 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         threads=args.threads,
         spin=args.spin,
         provider=args.provider,
+        prefix_cache=args.prefix_cache,
+        prefix_cache_file=args.prefix_cache_file,
     )
 
 
@@ -130,6 +133,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=0, help="compute threads [the physical cores]")
     add("--spin", action=argparse.BooleanOptionalAction, default=True, help="threads wait actively in a step")
     add("--provider", default="", help="which of the bundle's graphs to run [the first]")
+    add("--prefix-cache", action=argparse.BooleanOptionalAction, default=True, help="reuse common beginnings")
+    add("--prefix-cache-file", type=Path, help="keep what is cached here from one start to the next")
     add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args(argv)
 

@@ -139,7 +139,11 @@ class Stats(Message, tag="stats", frozen=True):
     requests_failed: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of prompt_tokens, those that were not computed but found
+    prefix_queries: int = 0  # requests that looked for their beginning in the cache
+    prefix_hits: int = 0  # of which found some
+    prefix_evictions: int = 0  # prompts that were overwritten to make room
+    retained_tokens: int = 0  # tokens that free slots hold for later prompts
     decode_steps: int = 0
     prefill_steps: int = 0
     padded_tokens: int = 0  # computed for nothing: bucket padding and idle rows

@@ -97,6 +97,7 @@ def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
                 return 1
             engine.receive(peer, message)
         engine.step()
+    engine.save()
     _log.info("drained")
     return 0
 
@@ -112,6 +113,8 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         spin=args.spin,
         provider=args.provider,
         speculation=args.speculation,
+        prefix_cache=args.prefix_cache,
+        prefix_cache_file=args.prefix_cache_file,
     )
 
 
@@ -137,6 +140,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="a lone sequence guesses its next tokens from what it said, and verifies them in one step",
     )
     add("--provider", default="", help="which of the bundle's graphs to run [the first]")
+    add("--prefix-cache", action=argparse.BooleanOptionalAction, default=True, help="reuse common beginnings")
+    add("--prefix-cache-file", type=Path, help="keep what is cached here from one start to the next")
     add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args(argv)
 

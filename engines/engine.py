@@ -31,8 +31,10 @@ class Engine:
         counters: Counters,
         check: Callable[[], None],
         publish: Publish,
+        save: Callable[[], None],
     ) -> None:
-        """check: raises when the runtime no longer answers as it should; publish: sends a peer one frame."""
+        """check: raises when the runtime no longer answers as it should; publish: sends a peer one frame;
+        save: writes what the next start can use."""
         self._slots = slots
         self._scheduler = scheduler
         self._runner = runner
@@ -40,6 +42,7 @@ class Engine:
         self._counters = counters
         self._check = check
         self._publish = publish
+        self.save = save
 
     @property
     def busy(self) -> bool:
@@ -116,6 +119,10 @@ class Engine:
             prompt_tokens=counters.prompt_tokens,
             generated_tokens=counters.generated_tokens,
             cached_tokens=counters.cached_tokens,
+            prefix_queries=counters.prefix_queries,
+            prefix_hits=counters.prefix_hits,
+            prefix_evictions=self._slots.prefixes.evicted,
+            retained_tokens=self._slots.retained_tokens,
             decode_steps=counters.decode_steps,
             prefill_steps=counters.prefill_steps,
             padded_tokens=counters.padded_tokens,

@@ -15,6 +15,7 @@ from basert.messages import EngineInfo
 from engines.batch import Batch, Chunks, Row
 from engines.engine import Engine, Publish
 from engines.golden import check, read_golden
+from engines.prefix_file import PrefixFile
 from engines.runner import Runner
 from engines.scheduler import Limits, Scheduler
 from engines.sessions import SessionOptions, open_session
@@ -45,6 +46,7 @@ class EngineConfig:
     provider: str = ""
     prefix_cache: bool = True
     speculation: bool = True
+    prefix_cache_file: Path | None = None
 
 
 def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine, EngineInfo]:
@@ -68,8 +70,18 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     drafts = graph.draft_buckets if config.speculation else []
     scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters, drafts)
     recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
-    engine = Engine(slots, scheduler, runner, counters, recheck, publish)
+    save = _prefix_file(config, slots, runner)
+    engine = Engine(slots, scheduler, runner, counters, recheck, publish, save)
     return engine, _info(config, options, manifest, runner.provider, time.monotonic() - started)
+
+
+def _prefix_file(config: EngineConfig, slots: Slots, runner: Runner) -> Callable[[], None]:
+    """Fill the slots from the file that an earlier engine left, if any; what leaves one for the next."""
+    if config.prefix_cache_file is None or not config.prefix_cache:
+        return lambda: None
+    file = PrefixFile(config.prefix_cache_file, digest(config.bundle), slots.prefixes, runner)
+    file.read()
+    return file.write
 
 
 def _limits(config: EngineConfig, options: SessionOptions, manifest: Manifest) -> Limits:

@@ -60,12 +60,8 @@ class Prefixes:
         """keep: False remembers nothing, and nothing is found."""
         self.held: list[Held | None] = [None] * rows
         self.evicted = 0  # contents that were overwritten
-        self._keep = keep
+        self.keep = keep
         self._uses = 0
-
-    @property
-    def tokens(self) -> int:
-        return sum(held.length for held in self.held if held is not None)
 
     def best(self, ids: bytes, limit: int, besides: int = -1) -> Match:
         """Where most of the prompt is, `limit` tokens at most, in another row than `besides`."""
@@ -97,7 +93,7 @@ class Prefixes:
 
     def begin(self, row: int, ids: bytes, length: int) -> None:
         """The row is being filled with a prompt, of which it holds `length` tokens by now."""
-        if self._keep:
+        if self.keep:
             self.held[row] = Held(ids, length)
 
     def grow(self, row: int, length: int) -> None:
@@ -121,6 +117,11 @@ class Prefixes:
         self.drop(target)
         if held := self.held[source]:
             self.held[target] = Held(held.ids, held.length, held.used)
+
+    def restore(self, row: int, ids: bytes, used: int) -> None:
+        """A free row holds all of `ids`, from an earlier start of the engine. used: the higher, the later."""
+        self.held[row] = Held(ids, len(ids) // WIDTH, used)
+        self._uses = max(self._uses, used)
 
     def drop(self, row: int) -> None:
         self.evicted += self.held[row] is not None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.batch import Batch
-from engines.sessions import Session
+from engines.sessions import Arrays, Session
 
 
 class Output(NamedTuple):
@@ -57,15 +57,24 @@ class Runner:
         self.run_seconds += time.perf_counter() - started
         return step.output
 
+    def cached(self, row: int, length: int) -> Arrays:
+        """Views of a row's first tokens, see Session.cached."""
+        return self._session.cached(row, length)
+
+    def mend(self, row: int, source: int | None = None) -> None:
+        """Write the first token that a row had, or that `source` had, when it was put aside."""
+        aside = self._aside[row if source is None else source]
+        for name, view in self.cached(row, 1).items():
+            view[...] = aside[name]
+
     def _prepare(self, batch: Batch) -> None:
         for source, target, length, torn in batch.moves:
             if source != target:
                 self._session.move(source, target, length)
             if torn:
-                for name, view in self._session.cached(target, 1).items():
-                    view[...] = self._aside[source][name]
+                self.mend(target, source)
         for row in batch.aside:
-            self._aside[row] = {name: view.copy() for name, view in self._session.cached(row, 1).items()}
+            self._aside[row] = {name: view.copy() for name, view in self.cached(row, 1).items()}
 
     def _step(self, batch: Batch) -> Step:
         rows = batch.chunk if batch.score or batch.verifies else len(batch.rows)

@@ -175,6 +175,7 @@ class Scheduler:
             self._moves += self._slots.take(sequence, found)
             self._book(sequence, found)
             self._counters.requests_admitted += 1
+            self._counters.prefix_queries += self._slots.prefixes.keep and not sequence.scoring
             self._counters.prompt_tokens += len(sequence.tokens)
             self._counters.queue_seconds.add(self._clock() - sequence.arrived)
             if sequence.prefilling:
@@ -196,8 +197,9 @@ class Scheduler:
 
     def _book(self, sequence: Sequence, found: Match) -> None:
         if found.length:
-            sequence.cached += found.length - sequence.computed
+            self._counters.prefix_hits += not sequence.cached
             self._counters.cached_tokens += found.length - sequence.computed
+            sequence.cached += found.length - sequence.computed
             sequence.computed = found.length
 
     def _limit(self, decoding: list[Sequence]) -> int:

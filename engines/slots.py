@@ -34,6 +34,10 @@ class Slots:
     def used(self) -> int:
         return len(self.owners) - self.free
 
+    @property
+    def retained_tokens(self) -> int:
+        return sum(held.length for row in self._free() if (held := self.prefixes.held[row]) is not None)
+
     def take(self, sequence: Sequence, found: Match) -> list[Move]:
         """Give the sequence a row, of which one must be free, with what was found of its prompt in it."""
         prefixes = self.prefixes

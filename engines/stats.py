@@ -45,6 +45,8 @@ class Counters:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     cached_tokens: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
     decode_steps: int = 0
     prefill_steps: int = 0
     padded_tokens: int = 0

@@ -40,9 +40,12 @@ _COUNTERS = {
         "Requests refused, the queue being full or they too long.",
     ),
     "requests_failed": ("engine_requests_failed", "Requests that failed in the engine."),
-    "prompt_tokens": ("engine_prompt_tokens", "Prompt tokens computed."),
+    "prompt_tokens": ("engine_prompt_tokens", "Prompt tokens, computed or cached."),
     "generated_tokens": ("engine_generated_tokens", "Tokens generated."),
     "cached_tokens": ("engine_cached_tokens", "Prompt tokens taken from the prefix cache."),
+    "prefix_queries": ("engine_prefix_cache_queries", "Requests that looked into the prefix cache."),
+    "prefix_hits": ("engine_prefix_cache_hits", "Requests that found a beginning of their prompt there."),
+    "prefix_evictions": ("engine_prefix_cache_evictions", "Cached prompts overwritten to make room."),
     "decode_steps": ("engine_decode_steps", "Decode steps."),
     "prefill_steps": ("engine_prefill_steps", "Prefill steps."),
     "padded_tokens": ("engine_padded_tokens", "Tokens computed for nothing: bucket padding and idle rows."),
@@ -58,6 +61,7 @@ _GAUGES = {
     "slots": ("slots", "Sequences that can be decoded together."),
     "slots_used": ("slots_used", "Slots in use."),
     "kv_tokens": ("kv_tokens", "Tokens held in KV slots."),
+    "retained_tokens": ("prefix_cache_tokens", "Tokens that free KV slots keep for later prompts."),
     "resident_bytes": ("engine_resident_bytes", "Memory of the engine process."),
 }
 _HISTOGRAMS = {

@@ -1,6 +1,6 @@
 """Wire messages between HTTP workers, engines and the supervisor: plain structs, msgpack, tagged by "t".
 
-Two kinds of connection, both Unix stream sockets, framed by `basert.transport`:
+Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
 
   worker -> engine        Submit, Cancel, StatsRequest
   engine -> worker        Ready (first, once), Tokens, Failed, Stats
@@ -106,7 +106,7 @@ class Ready(Message, tag="ready", frozen=True):
 
 
 class EngineReport(Message, tag="report", frozen=True):
-    """How loading goes: stage is one of "loading", "checking", "warming", "ready", "failed"."""
+    """How loading goes: stage is one of "loading", "checking", "ready", "failed"."""
 
     model: str
     stage: str

@@ -18,8 +18,8 @@ from basert import logs, store
 from basert.errors import BasertError
 from basert.manifest import read_manifest
 from basert.messages import EngineInfo, EngineReport, Ready
-from basert.transport import Hub
 from engines.engine import Engine
+from engines.hub import Hub
 from engines.loading import EngineConfig, load
 
 PR_SET_PDEATHSIG = 1

@@ -146,7 +146,7 @@ class Stats(Message, tag="stats", frozen=True):
     retained_tokens: int = 0  # tokens that free slots hold for later prompts
     decode_steps: int = 0
     prefill_steps: int = 0
-    padded_tokens: int = 0  # computed for nothing: bucket padding and idle rows
+    padded_tokens: int = 0  # computed for nothing: bucket padding, idle rows, wrong guesses
     computed_tokens: int = 0  # all tokens that went through the graph, padding included
     drafted_tokens: int = 0  # guessed, to be verified
     accepted_tokens: int = 0  # of these, the ones that were right

@@ -273,6 +273,7 @@ class Scheduler:
         sequence.drafter.learn(row.drafted, accepted)
         self._counters.drafted_tokens += row.drafted
         self._counters.accepted_tokens += accepted
+        self._counters.padded_tokens += row.drafted - accepted
 
     def _told(self, sequence: Sequence, sample: Sample) -> list[Reply]:
         """A message for each token: what reads them need not know that several came of one run."""

@@ -1,0 +1,9 @@
+"""The table of peers, by the names that the command line knows."""
+
+from __future__ import annotations
+
+from basert.bench.peers.llama_cpp import LlamaCpp
+from basert.bench.peers.openvino import OpenVino
+from basert.bench.peers.peer import Peer
+
+PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (LlamaCpp, OpenVino)}

@@ -6,7 +6,7 @@ import pytest
 
 from basert.bench.load import Outcome
 from basert.bench.peers.texts import Texts
-from basert.bench.peers.trials import TRIALS, Load, check
+from basert.bench.peers.trials import TRIALS, Load, check, gaps_of
 from basert.client import RequestFailed
 
 
@@ -43,3 +43,9 @@ def test_repeating_text_repeats(texts: Texts) -> None:
         third = len(prompt) // 3
         assert prompt[:third] == prompt[third : 2 * third]
     assert all(texts.chat)
+
+
+def test_chunks_that_come_together_are_one() -> None:
+    one = Outcome(sent=0.0, arrivals=[1.0, 1.0002, 1.0004, 1.5, 1.5001, 3.0])
+    assert [*gaps_of(one)] == [(0.5, 1.5), (1.5, 3.0)]
+    assert [*gaps_of(Outcome(sent=0.0))] == []

@@ -29,7 +29,7 @@ class Made(msgspec.Struct, frozen=True):
 
 def install(peer: Peer, cache: Path) -> tuple[Path, Made]:
     """The peer's room, and when it was made. Raises PeerFailed."""
-    room = cache.absolute() / peer.name / ROOM
+    room = cache.absolute() / (peer.home or peer.name) / ROOM
     if type(peer).install is Peer.install:
         return room, Made(peer.recipe, 0)
     return room, keep(room, peer.recipe, f"installing {peer.name}", lambda: peer.install(room))

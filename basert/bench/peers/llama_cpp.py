@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 from basert.bench.peers import tools
 from basert.bench.peers.peer import Peer, PeerFailed, Setup
@@ -28,8 +29,9 @@ BARRIER = '    asm volatile("" ::: "memory");\n'
 
 class LlamaCpp(Peer):
     name = "llama.cpp"
+    home = "llama.cpp"
     recipe = f"{VERSION}-1"
-    notes = (
+    notes: ClassVar[tuple[str, ...]] = (
         "Built with GGML_NATIVE on the machine that measures, with one compiler barrier before the AMX tile"
         " configuration is loaded: gcc 12 reorders it and the server would crash.",
         "Serves the GGUF that the bundle was exported from, in that file's own quantisation.",
@@ -54,7 +56,20 @@ class LlamaCpp(Peer):
         listen = ["--host", "127.0.0.1", "--port", str(port), "--alias", setup.model.name, "--no-webui"]
         threads = ["-t", str(setup.threads), "-tb", str(setup.threads)]
         slots = ["-np", str(setup.streams), "-c", str(setup.streams * setup.context)]
-        return [*server, *listen, *threads, *slots, "-b", "2048", "-ub", "512", "-fa", "off"]
+        return [*server, *listen, *threads, *slots, "-b", "256", "-ub", "256", "-fa", "off"]
+
+
+class LlamaCppDrafting(LlamaCpp):
+    name = "llama.cpp-drafting"
+    notes = (
+        "As llama.cpp, but drafting from what the sequence said before (ngram-simple, lookups of 4 tokens,"
+        " drafts of 8: the best of four settings tried). It pays where text repeats itself, which"
+        " includes answers that go on after the model's own end, as most workloads here ask for.",
+    )
+
+    def command(self, setup: Setup, port: int) -> list[str]:
+        lengths = ["--spec-ngram-simple-size-n", "4", "--spec-ngram-simple-size-m", "8"]
+        return [*super().command(setup, port), "--spec-type", "ngram-simple", *lengths]
 
 
 def _mend(path: Path) -> None:

@@ -49,6 +49,9 @@ class Peer(ABC):
     """One server. Folders given to it are its own, empty, and kept for the next run once it has returned."""
 
     name: ClassVar[str]  # on the command line and in the report
+    home: ClassVar[str] = (
+        ""  # the folder of its installation, shared by those that name the same; else `name`
+    )
     recipe: ClassVar[str]  # changes whenever install or convert would make something else
     notes: ClassVar[tuple[str, ...]]  # how it was tuned, and where it gets less than was asked for
     ready_path: ClassVar[str] = "/v1/models"

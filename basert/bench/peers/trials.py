@@ -10,7 +10,7 @@ import contextlib
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from basert.bench.peers.processes import MemoryPeak
 from basert.bench.peers.texts import Texts
 from basert.bench.results import percentile
 from basert.client import RequestFailed
+
+TOGETHER_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Load(Trial):
         with MemoryPeak(subject.pid) as peak:
             outcomes, seconds = await crowd(subject.workload.client, bodies, self.streams)
         check(outcomes, self.prompt_tokens, self.output_tokens)
-        gaps = sorted(gap for one in outcomes for gap in one.gaps)
+        gaps = sorted(gap for one in outcomes for gap, _ in gaps_of(one))
         return {
             "tokens_per_second": sum(one.tokens for one in outcomes) / seconds,
             "first_token_ms": 1e3 * statistics.median(one.arrivals[0] - one.sent for one in outcomes),
@@ -144,10 +146,19 @@ async def _hung_up(streams: Iterable[Any]) -> Any:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def gaps_of(outcome: Outcome) -> Iterator[tuple[float, float]]:
+    """(seconds since the chunk before, when it came). Chunks that come together are one: a server that
+    drafts sends several at once, and nobody sees them one by one."""
+    last = outcome.arrivals[0] if outcome.arrivals else 0.0
+    for arrival in outcome.arrivals[1:]:
+        if arrival - last > TOGETHER_SECONDS:
+            yield arrival - last, arrival
+            last = arrival
+
+
 def _gaps_within(outcomes: Iterable[Outcome], start: float, end: float) -> list[float]:
-    """Seconds between neighbouring chunks of which the later one came within [start, end], in order."""
-    pairs = (zip(one.arrivals, one.arrivals[1:], strict=False) for one in outcomes)
-    return sorted(later - earlier for pair in pairs for earlier, later in pair if start <= later <= end)
+    """Gaps whose later chunk came within [start, end], in order."""
+    return sorted(gap for one in outcomes for gap, came in gaps_of(one) if start <= came <= end)
 
 
 def _percentiles(ordered: Sequence[float], **shares: float) -> dict[str, float]:

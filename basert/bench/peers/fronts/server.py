@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from aiohttp import web
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+LEAVE_SECONDS = 0.1  # at most; a client that reads slowly holds up nobody
 Step = tuple[list[int], bool]  # new token ids, and whether these were the last
 
 
@@ -33,6 +35,17 @@ class Request:
 
     def push(self, ids: list[int], last: bool) -> None:
         self.loop.call_soon_threadsafe(self.steps.put_nowait, (ids, last))
+
+
+def let_leave(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait, off the loop, until what was pushed is written out.
+
+    For engines whose step holds the interpreter lock: their tokens would leave a step late, and in bursts.
+    The loop takes three turns: one hears of the tokens, one writes them, the third says so.
+    """
+    written = threading.Event()
+    loop.call_soon_threadsafe(loop.call_soon, loop.call_soon, written.set)
+    written.wait(LEAVE_SECONDS)
 
 
 class Engine(ABC):

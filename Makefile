@@ -67,10 +67,7 @@ bench-peers: $(VENV)/.run ## measure MODEL beside llama.cpp and others (ARGS= go
 install-service: ## install the systemd units (as root)
 	deploy/install.sh install
 
-unbench-peers: $(VENV)/.run ## measure MODEL beside llama.cpp and others (ARGS= goes to `basert bench-peers`)
-	@$(EXPORTED); exec $(BIN)/basert bench-peers "$$name" $(ARGS)
-
-install-service: ## remove the systemd units (as root)
+uninstall-service: ## remove the systemd units (as root)
 	deploy/install.sh uninstall
 
 clean: ## remove everything that was made here, the store excepted

@@ -65,3 +65,8 @@ def test_bench_peers_exports_what_it_measures(bin_folder: Path) -> None:
     assert calls(bin_folder, "bench-peers", "ARGS=--peers llama.cpp")[-1] == (
         "bench-peers its-name --peers llama.cpp"
     )
+
+
+def test_every_target_has_one_recipe() -> None:
+    done = subprocess.run(["make", "-n", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True)
+    assert not done.stderr

@@ -89,6 +89,14 @@ class Counts(click.ParamType[tuple[int, ...]]):
     help="Under load.",
 )
 @click.option(
+    "--shared-prefix",
+    type=click.IntRange(0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Tokens that the prompts of a load run begin with alike.",
+)
+@click.option(
     "--requests", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Of each client."
 )
 @click.option(
@@ -131,6 +139,8 @@ def command(
     """
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json: the folder {json_file.absolute().parent} does not exist; make it first.")
+    if flags["shared_prefix"] >= flags["load_prompt_tokens"]:
+        raise ConfigError("--shared-prefix must leave tokens to differ in; raise --load-prompt-tokens.")
     serve = [*_flag("--continuous-batching", slots), *_flag("--threads", threads)]
     with connect(model, url, api_key, serve) as target:
         report = asyncio.run(_measure(target, flags))

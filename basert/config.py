@@ -100,6 +100,9 @@ class ServeConfig(AppConfig):
         int | None, Help("Threads an engine computes with; else one per core.", least=1, most=1024)
     ] = None
     spin: Annotated[bool | None, Help("Let an engine's threads spin while it works.")] = None
+    speculation: Annotated[
+        bool, Help("Let a stream that runs alone guess its next tokens; no answer changes.")
+    ] = True
     prefix_cache: Annotated[bool, Help("Compute what prompts begin with in common only once.")] = True
     prefix_cache_file: Annotated[
         Path | None,

@@ -1,6 +1,6 @@
 """Wire messages between HTTP workers, engines and the supervisor: plain structs, msgpack, tagged by "t".
 
-Two kinds of connection, both Unix stream sockets, framed by `basert.transport`:
+Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
 
   worker -> engine        Submit, Cancel, StatsRequest
   engine -> worker        Ready (first, once), Tokens, Failed, Stats
@@ -106,7 +106,7 @@ class Ready(Message, tag="ready", frozen=True):
 
 
 class EngineReport(Message, tag="report", frozen=True):
-    """How loading goes: stage is one of "loading", "checking", "warming", "ready", "failed"."""
+    """How loading goes: stage is one of "loading", "checking", "ready", "failed"."""
 
     model: str
     stage: str
@@ -146,8 +146,10 @@ class Stats(Message, tag="stats", frozen=True):
     retained_tokens: int = 0  # tokens that free slots hold for later prompts
     decode_steps: int = 0
     prefill_steps: int = 0
-    padded_tokens: int = 0  # computed for nothing: bucket padding and idle rows
+    padded_tokens: int = 0  # computed for nothing: bucket padding, idle rows, wrong guesses
     computed_tokens: int = 0  # all tokens that went through the graph, padding included
+    drafted_tokens: int = 0  # guessed, to be verified
+    accepted_tokens: int = 0  # of these, the ones that were right
     step_seconds: float = 0.0  # wall time inside step()
     run_seconds: float = 0.0  # of which inside the graph
     batch_size: Histogram | None = None  # rows of decode steps that worked

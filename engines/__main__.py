@@ -18,8 +18,8 @@ from basert import logs, store
 from basert.errors import BasertError
 from basert.manifest import read_manifest
 from basert.messages import EngineInfo, EngineReport, Ready
-from basert.transport import Hub
 from engines.engine import Engine
+from engines.hub import Hub
 from engines.loading import EngineConfig, load
 
 PR_SET_PDEATHSIG = 1
@@ -112,6 +112,7 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         threads=args.threads,
         spin=args.spin,
         provider=args.provider,
+        speculation=args.speculation,
         prefix_cache=args.prefix_cache,
         prefix_cache_file=args.prefix_cache_file,
     )
@@ -132,6 +133,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-queue", type=int, default=EngineConfig.max_queue, help="requests that may wait [%(default)s]")
     add("--threads", type=int, default=0, help="compute threads [the physical cores]")
     add("--spin", action=argparse.BooleanOptionalAction, default=True, help="threads wait actively in a step")
+    add(
+        "--speculation",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a lone sequence guesses its next tokens from what it said, and verifies them in one step",
+    )
     add("--provider", default="", help="which of the bundle's graphs to run [the first]")
     add("--prefix-cache", action=argparse.BooleanOptionalAction, default=True, help="reuse common beginnings")
     add("--prefix-cache-file", type=Path, help="keep what is cached here from one start to the next")

@@ -3,7 +3,7 @@
 A batch is a window of adjacent cache rows. Three shapes occur, the ones that GroupQueryAttention takes:
 
     decode           [rows, 1]       every row has its own past; idle rows write where it does no harm
-    chunk            [1, chunk]      any past; padding lies behind the last token
+    chunk            [1, chunk]      any past; padding lies behind the last token; a draft is a small one
     first prefill    [rows, chunk]   no row has a past; padded on the right
 """
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from engines.sequence import Sequence
 
-# What one more run of the graph costs beside its tokens, in tokens (measured: 6 for W8A8, 14 for fp32).
-RUN_COST = 12
+# What one more run of the graph costs beside its tokens, in tokens (measured: 14 for fp32, 24 for W8A8).
+RUN_COST = 24
 
 
 class Row(NamedTuple):
@@ -28,6 +28,7 @@ class Row(NamedTuple):
     fresh: int  # how many of them, the last ones, are new; 0 in an idle row
     sequence: Sequence | None = None
     draws: bool = False  # the next token is wanted
+    drafted: int = 0  # how many of the tokens, the last ones, are guesses to be verified
 
 
 class Move(NamedTuple):
@@ -48,6 +49,11 @@ class Batch:
     score: bool = False  # of every position; only with one row
     moves: Iterable[Move] = ()  # to be done before, in this order
     aside: Iterable[int] = ()  # rows whose first token must be kept, after the moves: the batch overwrites it
+
+    @property
+    def verifies(self) -> bool:
+        """Whether its only row holds a draft: what every position of it draws is wanted."""
+        return self.rows[0].drafted > 0
 
     @property
     def computed(self) -> int:
@@ -113,16 +119,20 @@ class Chunks:
         whole, rest = divmod(pending - 1, self.longest)
         return whole * (RUN_COST + self.longest) + self._plan(rest + 1, lone)[0]
 
-    def size(self, pending: int, lone: bool) -> int:
-        """The chunk, a bucket (or 1), to run next when `pending` tokens are to be computed."""
-        return self.longest if pending > self.longest else self._plan(pending, lone)[1]
+    def size(self, pending: int, lone: bool, limit: int = 0) -> int:
+        """The chunk, a bucket (or 1), to run next when `pending` tokens are to be computed; `limit`, a
+        bucket, is the longest that may be chosen now."""
+        chunk = self.longest if pending > self.longest else self._plan(pending, lone)[1]
+        return min(chunk, limit or chunk)
 
-    def row(self, tokens: list[int], computed: int, lone: bool | None = None) -> tuple[int, int, int]:
+    def row(
+        self, tokens: list[int], computed: int, lone: bool | None = None, limit: int = 0
+    ) -> tuple[int, int, int]:
         """A prompt's next chunk as (past, fresh, chunk). Where it would overrun the cache's end it begins
         earlier and computes some tokens once more: the shape stays a bucket."""
         lone = self.lone(len(tokens)) if lone is None else lone
         pending = len(tokens) - computed
-        chunk = self.size(pending, lone)
+        chunk = self.size(pending, lone, limit)
         fresh = min(chunk, max(1, pending - lone))
         return min(computed, self.max_context - chunk), fresh, chunk
 

@@ -82,6 +82,7 @@ class Engine:
         batch = self._scheduler.next_batch()
         if batch is None:
             return
+        ran = self._runner.run_seconds
         try:
             output = self._runner.run(batch)
             samples = self._sampler.sample(batch, output)
@@ -90,6 +91,7 @@ class Engine:
             self._send(self._scheduler.abandon(batch, "The engine failed at this request; its log says why."))
             self._check()
         else:
+            self._scheduler.note(batch, self._runner.run_seconds - ran)
             self._send(self._scheduler.apply(batch, samples))
         self._counters.step_seconds += time.perf_counter() - started
 
@@ -125,6 +127,8 @@ class Engine:
             prefill_steps=counters.prefill_steps,
             padded_tokens=counters.padded_tokens,
             computed_tokens=counters.computed_tokens,
+            drafted_tokens=counters.drafted_tokens,
+            accepted_tokens=counters.accepted_tokens,
             step_seconds=counters.step_seconds,
             run_seconds=self._runner.run_seconds,
             batch_size=counters.batch_size.snapshot(),

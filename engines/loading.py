@@ -12,7 +12,7 @@ from pathlib import Path
 from basert.errors import BundleError
 from basert.manifest import Graph, Manifest, digest, read_manifest
 from basert.messages import EngineInfo
-from engines.batch import Batch, Chunks, Row
+from engines.batch import Chunks
 from engines.engine import Engine, Publish
 from engines.golden import check, read_golden
 from engines.prefix_file import PrefixFile
@@ -22,12 +22,13 @@ from engines.sessions import SessionOptions, open_session
 from engines.slots import Slots
 from engines.stats import Counters
 
-# Longer chunks are no faster on a CPU and make every stream wait for one.
-LONGEST_CHUNK = 128
+# Longer chunks are no faster on a CPU. How long one may be while streams wait for it, engines.pace says.
+LONGEST_CHUNK = 512
+LONGEST_SCORED = 128
 # The logits of a chunk whose every position is scored take at most so many bytes.
 SCORE_BYTES = 32 << 20
 
-Report = Callable[[str, float], None]  # stage ("loading", "checking", "warming"), how far
+Report = Callable[[str, float], None]  # stage ("loading", "checking"), how far
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class EngineConfig:
     spin: bool = True
     provider: str = ""
     prefix_cache: bool = True
+    speculation: bool = True
     prefix_cache_file: Path | None = None
 
 
@@ -60,11 +62,11 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     report("checking", 0.5)
     golden = read_golden(config.bundle)
     check(golden, runner, chunks)
-    report("warming", 0.8)
+    runner.run_seconds = 0.0  # the check is no step
     slots = Slots(options.slots, graph.batch_buckets, keep=config.prefix_cache)
-    _warm(runner, slots, chunks)
     counters = Counters()
-    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters)
+    drafts = graph.draft_buckets if config.speculation else []
+    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters, drafts)
     recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
     save = _prefix_file(config, slots, runner)
     engine = Engine(slots, scheduler, runner, counters, recheck, publish, save)
@@ -130,15 +132,7 @@ def _options(config: EngineConfig, manifest: Manifest) -> SessionOptions:
 
 
 def _scored(vocab_size: int) -> int:
-    return max(8, min(LONGEST_CHUNK, SCORE_BYTES // (4 * vocab_size)))
-
-
-def _warm(runner: Runner, slots: Slots, chunks: Chunks) -> None:
-    """Run the largest shapes once, so that the runtime has made room for them."""
-    count, chunk = len(slots.owners), chunks.longest
-    runner.run(Batch(0, chunk, [Row(0, [0] * chunk, chunk)]))
-    runner.run(Batch(0, 1, [Row(0, [0], 1)] * count))
-    runner.run_seconds = 0.0
+    return max(8, min(LONGEST_SCORED, SCORE_BYTES // (4 * vocab_size)))
 
 
 def _recheck(slots: Slots, check_in: Callable[[int], None]) -> None:

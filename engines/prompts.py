@@ -50,14 +50,14 @@ class Prompts:
             return min(self._sequences, key=lambda prompt: prompt.arrived)
         return min(self._sequences, key=lambda prompt: (prompt.submit.priority, prompt.pending))
 
-    def chunk(self, sequence: Sequence) -> tuple[int, int, int]:
-        """The next one of a prompt, as (past, fresh, size)."""
-        return self.cuts(sequence).row(sequence.tokens, sequence.computed, sequence.lone)
+    def chunk(self, sequence: Sequence, limit: int = 0) -> tuple[int, int, int]:
+        """The next one of a prompt, as (past, fresh, size); limit: see Chunks.size."""
+        return self.cuts(sequence).row(sequence.tokens, sequence.computed, sequence.lone, limit)
 
-    def group(self, head: Sequence) -> list[Sequence]:
+    def group(self, head: Sequence, limit: int) -> list[Sequence]:
         """`head`, and if its whole prompt takes one chunk, the ones in the slots beside it of which that is
-        true too. One that can use what another of them computes is none of them."""
-        _, fresh, size = self.chunk(head)
+        true too: `limit` tokens in all. One that can use what another of them computes is none of them."""
+        _, fresh, size = self.chunk(head, limit)
         if head.scoring or fresh < len(head.tokens):
             return [head]
         whole = {other.slot: other for other in self._sequences if self._whole(other, size)}
@@ -67,7 +67,7 @@ class Prompts:
             while (other := whole.get(row)) and not any(self._profits(other, one) for one in group.values()):
                 group[row] = other
                 row += step
-        most = min(len(group), max(1, self.chunks.longest // size))
+        most = min(len(group), max(1, limit // size))
         count = max(bucket for bucket in self._buckets if bucket <= most)
         first = max(min(group), head.slot - count + 1)
         return [group[row] for row in range(first, first + count)]

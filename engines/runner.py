@@ -21,7 +21,7 @@ from engines.sessions import Arrays, Session
 class Output(NamedTuple):
     """What a run yielded, until the next run overwrites it."""
 
-    tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores: the best next token
+    tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores or verifies: the best next token
     logits: NDArray[np.float32] | None  # [rows or chunk, vocab], if the batch asked for them
 
 
@@ -77,7 +77,7 @@ class Runner:
             self._aside[row] = {name: view.copy() for name, view in self.cached(row, 1).items()}
 
     def _step(self, batch: Batch) -> Step:
-        rows = batch.chunk if batch.score else len(batch.rows)
+        rows = batch.chunk if batch.score or batch.verifies else len(batch.rows)
         key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits
         if key not in self._steps:
             self._steps[key] = self._bind(*key)
@@ -88,7 +88,7 @@ class Runner:
             "input_ids": np.zeros((batch, chunk), np.int64),
             "seqlens_k": np.zeros(batch, np.int32),
             "total_seq": np.zeros((), np.int32),
-            "logits_idx": np.arange(rows),  # of a batch that decodes or scores, these stay
+            "logits_idx": np.arange(rows),  # of a batch that decodes, scores or verifies, these stay
         }
         fetches: dict[str, NDArray[Any]] = {"next_token": np.zeros(rows, np.int64)}
         if logits:
@@ -114,5 +114,5 @@ def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
     for i, row in enumerate(rows):
         ids[i, : len(row.tokens)] = row.tokens
         feeds["seqlens_k"][i] = row.past + (chunk if row.past else len(row.tokens)) - 1
-        if not batch.score:
+        if not (batch.score or batch.verifies):
             feeds["logits_idx"][i] = i * chunk + len(row.tokens) - 1

@@ -2,7 +2,8 @@
 
 A sequence waits, gets a slot, goes through the graph in chunks until one token is left (`pending` 1), then
 takes part in every decode step. It is let into a slot only with room for all its tokens, so that nothing
-ever has to be thrown out. Chunks take turns with decode steps. Before each of its chunks a prompt takes over
+ever has to be thrown out. Chunks take turns with decode steps; a sequence that decodes alone guesses what it
+says next, and has several tokens verified in one step. Before each of its chunks a prompt takes over
 what any row holds of it by now, so that prompts with a common beginning compute that once, whoever is first.
 """
 
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from basert.messages import Failed, Message, Submit, TokenLogprob, Tokens
 from engines.batch import Batch, Chunks, Move, Row, decode_row, need_logits, row_of
 from engines.lanes import Lanes
+from engines.pace import Pace
 from engines.prefix import Match, ids_of
 from engines.prompts import Prompts
 from engines.sequence import Sequence, admission
@@ -28,8 +30,10 @@ Reply = tuple[int, Message]  # peer, message
 class Sample(NamedTuple):
     """What a run yielded for one row."""
 
-    token: int = -1  # the next token, if the row draws
-    logprob: TokenLogprob | None = None
+    tokens: tuple[
+        int, ...
+    ] = ()  # the next one if the row draws, and those behind it that a draft had guessed
+    logprobs: tuple[TokenLogprob, ...] = ()  # of these, if they are wanted
     scores: Iterable[TokenLogprob] = ()  # of the prompt tokens in this chunk
 
 
@@ -49,8 +53,10 @@ class Scheduler:
         score_chunks: Chunks,
         limits: Limits,
         counters: Counters,
+        drafts: Iterable[int] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """drafts: buckets of tokens that may be verified at once; none: nothing is guessed."""
         self.limits = limits
         self.draining = False
         self._slots = slots
@@ -61,6 +67,8 @@ class Scheduler:
         self._waiting = Lanes()
         self._moves: list[Move] = []  # to be done before the next batch
         self._since_decode = 0  # prefill tokens
+        self._drafts = sorted(drafts)
+        self._pace = Pace(chunks.buckets)
 
     def __len__(self) -> int:
         """Sequences that wait or run."""
@@ -113,14 +121,20 @@ class Scheduler:
         self._admit()
         self._moves += self._slots.compact()
         decoding = [owner for owner in self._slots.owners if owner is not None and not owner.prefilling]
-        while self._prompts and (not decoding or self._since_decode < self._prompts.chunks.longest):
+        while self._prompts and (self._since_decode < (limit := self._limit(decoding)) or not decoding):
             head = self._prompts.next()
             self._catch_up(head)
             if head.prefilling:
-                return self._prefill(head)
+                return self._prefill(head, limit)
             self._prompts.remove(head)  # all but its last token was there
             decoding.append(head)
+        if len(decoding) == 1 and (row := self._guess(decoding[0])):
+            return self._verify(row)
         return self._decode(decoding) if decoding else None
+
+    def note(self, batch: Batch, seconds: float) -> None:
+        """How long a batch ran, from which the next chunks get their length."""
+        self._pace.note(len(batch.rows), batch.chunk, seconds)
 
     def apply(self, batch: Batch, samples: list[Sample]) -> list[Reply]:
         """Book what a batch yielded, a sample for each row, and end the sequences that are complete."""
@@ -128,7 +142,8 @@ class Scheduler:
         return [
             reply
             for row, sample in zip(batch.rows, samples, strict=True)
-            if row.sequence is not None and (reply := self._advance(row.sequence, row, sample)) is not None
+            if row.sequence is not None
+            for reply in self._advance(row.sequence, row, sample)
         ]
 
     def abandon(self, batch: Batch, reason: str) -> list[Reply]:
@@ -187,9 +202,38 @@ class Scheduler:
             sequence.cached += found.length - sequence.computed
             sequence.computed = found.length
 
-    def _prefill(self, head: Sequence) -> Batch:
-        past, fresh, size = self._prompts.chunk(head)
-        group = self._prompts.group(head)
+    def _limit(self, decoding: list[Sequence]) -> int:
+        """Prompt tokens before the next decode step. Streams wait for few; but where as many prompts wait as
+        streams run, what is best for all is to be done with them soon."""
+        if len(self._prompts) >= len(decoding):
+            return self._prompts.chunks.longest
+        return self._pace.longest(len(decoding))
+
+    def _guess(self, sequence: Sequence) -> Row | None:
+        """The only decoding sequence's row with a draft behind its last token; None where there is none.
+
+        Only alone: GroupQueryAttention takes several tokens of one row, not of several that have a past, and
+        many rows at once bring more than guesses do.
+        """
+        room = min(self.limits.max_context - sequence.computed, sequence.limit - len(sequence.tokens))
+        fitting = [size for size in self._drafts if size <= room]
+        if not (fitting and sequence.computed and sequence.generated):
+            return None
+        draft = sequence.drafter.draft(sequence.tokens, fitting[-1] - 1)
+        if not draft:
+            return None
+        tokens = [sequence.tokens[-1], *draft]
+        return Row(sequence.computed, tokens, len(tokens), sequence, draws=True, drafted=len(draft))
+
+    def _verify(self, row: Row) -> Batch:
+        assert row.sequence is not None
+        self._since_decode = 0
+        size = next(size for size in self._drafts if size >= len(row.tokens))
+        return Batch(row.sequence.slot, size, [row], need_logits([row]), moves=self._due_moves())
+
+    def _prefill(self, head: Sequence, limit: int) -> Batch:
+        past, fresh, size = self._prompts.chunk(head, limit)
+        group = self._prompts.group(head, limit)
         for sequence in group:
             self._prompts.remove(sequence)
         rows = [row_of(sequence, past, fresh if sequence is head else sequence.pending) for sequence in group]
@@ -207,31 +251,42 @@ class Scheduler:
         moves, self._moves = self._moves, []
         return moves
 
-    def _advance(self, sequence: Sequence, row: Row, sample: Sample) -> Reply | None:
+    def _advance(self, sequence: Sequence, row: Row, sample: Sample) -> list[Reply]:
         if sequence.prefilling:
             self._slots.prefixes.grow(sequence.slot, row.past + len(row.tokens))
         sequence.computed = row.past + len(row.tokens)
+        if row.drafted:
+            self._learn(sequence, row, accepted=len(sample.tokens) - 1)
         sequence.scores += sample.scores
         if row.draws:
-            sequence.tokens.append(sample.token)
-            self._counters.generated_tokens += 1
+            sequence.tokens += sample.tokens
+            self._counters.generated_tokens += len(sample.tokens)
         elif sequence.pending:  # the prompt goes on
             if sequence.prefilling:
                 self._prompts.add(sequence)
-            return None
-        reply = Tokens(
-            sequence.submit.id,
-            [sample.token] if row.draws else [],
-            sequence.finish,
-            [sample.logprob] if sample.logprob else [],
-            sequence.scores,
-            sequence.cached,
-        )
-        sequence.scores, sequence.cached = [], 0
-        if reply.finish:
+            return []
+        return self._told(sequence, sample)
+
+    def _learn(self, sequence: Sequence, row: Row, accepted: int) -> None:
+        """Only what was guessed right stays in the cache."""
+        sequence.computed -= row.drafted - accepted
+        sequence.drafter.learn(row.drafted, accepted)
+        self._counters.drafted_tokens += row.drafted
+        self._counters.accepted_tokens += accepted
+        self._counters.padded_tokens += row.drafted - accepted
+
+    def _told(self, sequence: Sequence, sample: Sample) -> list[Reply]:
+        """A message for each token: what reads them need not know that several came of one run."""
+        replies, finish, number = [], sequence.finish, sequence.submit.id
+        for i in range(max(1, len(sample.tokens))):
+            tokens, logprobs = list(sample.tokens[i : i + 1]), list(sample.logprobs[i : i + 1])
+            ends = finish if i + 1 >= len(sample.tokens) else ""
+            replies.append(Tokens(number, tokens, ends, logprobs, sequence.scores, sequence.cached))
+            sequence.scores, sequence.cached = [], 0
+        if finish:
             self._counters.requests_finished += 1
             self._end(sequence)
-        return sequence.peer, reply
+        return [(sequence.peer, reply) for reply in replies]
 
     def _end(self, sequence: Sequence) -> None:
         del self._sequences[sequence.key]
@@ -242,7 +297,7 @@ class Scheduler:
         counters = self._counters
         counters.computed_tokens += batch.computed
         counters.padded_tokens += batch.padded
-        if batch.chunk > 1:
+        if batch.chunk > 1 and not batch.verifies:
             counters.prefill_steps += 1
         else:
             counters.decode_steps += 1

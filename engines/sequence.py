@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from basert.messages import Failed, Submit, TokenLogprob
+from engines.drafts import Drafter
 
 # Within these no logit of any model overflows, and no request can leave itself without a token to draw.
 LARGEST = 1e6
@@ -31,6 +32,7 @@ class Sequence:
     cached: int = 0  # of these, the ones that other sequences had computed
     slot: int = -1
     scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt, until they are sent
+    drafter: Drafter = field(default_factory=Drafter)
 
     @property
     def key(self) -> tuple[int, int]:

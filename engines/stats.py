@@ -51,6 +51,8 @@ class Counters:
     prefill_steps: int = 0
     padded_tokens: int = 0
     computed_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     step_seconds: float = 0.0
     batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))
     queue_seconds: Observations = field(default_factory=lambda: Observations(SECONDS_BOUNDS))

@@ -48,8 +48,13 @@ _COUNTERS = {
     "prefix_evictions": ("engine_prefix_cache_evictions", "Cached prompts overwritten to make room."),
     "decode_steps": ("engine_decode_steps", "Decode steps."),
     "prefill_steps": ("engine_prefill_steps", "Prefill steps."),
-    "padded_tokens": ("engine_padded_tokens", "Tokens computed for nothing: bucket padding and idle rows."),
+    "padded_tokens": (
+        "engine_padded_tokens",
+        "Tokens computed for nothing: padding, idle rows, wrong guesses.",
+    ),
     "computed_tokens": ("engine_computed_tokens", "All tokens that went through the graph."),
+    "drafted_tokens": ("engine_drafted_tokens", "Tokens guessed, to be verified in one step."),
+    "accepted_tokens": ("engine_accepted_tokens", "Of which were right."),
     "step_seconds": ("engine_step_seconds", "Wall time inside the engine's steps."),
     "run_seconds": ("engine_run_seconds", "Of which inside the graph."),
 }

@@ -166,6 +166,8 @@ class Engine(Kept):
             command += [] if value is None else [flag, str(value)]
         if config.spin is not None:
             command.append("--spin" if config.spin else "--no-spin")
+        if not config.speculation:
+            command.append("--no-speculation")
         if not config.prefix_cache:
             command.append("--no-prefix-cache")
         if config.prefix_cache_file is not None:

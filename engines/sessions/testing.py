@@ -22,6 +22,7 @@ from basert.manifest import KVCache
 from engines.sessions import Arrays, SessionOptions
 
 STEPPED = 1 << 32  # added to what a decode step leaves: to a real model, too, it is not what a chunk leaves
+FUSED = 4  # most tokens at once that get what decode steps give
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class TestingSession:
         for i in range(batch):
             if past[i] < 0 or past[i] + chunk > self.cache.shape[1]:
                 raise RuntimeError(f"row {row + i}: {past[i]} + {chunk} tokens are outside of the cache")
-            self.cache[row + i, past[i] : past[i] + chunk] = ids[i] + (STEPPED if chunk == 1 else 0)
+            self.cache[row + i, past[i] : past[i] + chunk] = ids[i] + (STEPPED if chunk <= FUSED else 0)
         for r, index in enumerate(feeds["logits_idx"].tolist()):
             i, position = divmod(index, chunk)
             token = self.next_token(self.cache[row + i, : past[i] + position + 1])

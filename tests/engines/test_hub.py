@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basert import transport
+from basert.frames import TransportError, Unpacker, pack
 from basert.messages import AnyMessage, Cancel, Drain, Message, Stats, StatsRequest, Submit, Tokens
-from basert.transport import Hub, TransportError, Unpacker, pack
+from engines.hub import Hub
 
 ids = st.integers(0, 2**31)
 messages = st.one_of(
@@ -139,7 +140,7 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(hub: Hub, client: Cli
 def test_a_peer_that_never_reads_is_given_up(
     hub: Hub, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MAX_BACKLOG", 1 << 20)
+    monkeypatch.setattr("engines.hub.MAX_BACKLOG", 1 << 20)
     [peer] = hub.peers
     for _ in range(20):
         hub.send(peer, [Tokens(7, list(range(100_000)))])

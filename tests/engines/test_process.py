@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from basert import store
 from basert.manifest import GOLDEN, TOKENIZER, digest
 from basert.messages import AnyMessage, Cancel, Drain, Message, StatsRequest, Submit
-from basert.transport import Hub
 from engines.__main__ import serve_forever
+from engines.hub import Hub
 from tests.engines.harness import SteppedEngine
 from tests.engines.process import engine_process
 from tests.tiny import SENTENCE, write_testing_bundle
@@ -50,7 +50,7 @@ async def test_it_reports_greets_and_answers(bundle: Path, tmp_path: Path, token
     async with engine_process(
         bundle, tmp_path, "--name", "mine", "--slots", "3", "--max-queue", "5"
     ) as engine:
-        assert [report.stage for report in engine.reports] == ["loading", "checking", "warming", "ready"]
+        assert [report.stage for report in engine.reports] == ["loading", "checking", "ready"]
         info = engine.info
         assert (info.model, info.slots, info.max_context, info.max_queue) == ("mine", 3, 256, 5)
         assert (info.pid, info.digest) == (engine.process.pid, digest(bundle))

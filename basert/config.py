@@ -161,18 +161,21 @@ def _check_together(loaded: Loaded[ServeConfig]) -> None:
     if config.log_file is not None and not config.log_file.absolute().parent.is_dir():
         folder = config.log_file.absolute().parent
         raise ConfigError(f"--log-file ({sources['log_file']}): there is no folder {folder}; make it first.")
-    cached = config.prefix_cache_file
-    if cached is not None and not config.prefix_cache:
-        raise ConfigError(
-            f"--prefix-cache-file ({sources['prefix_cache_file']}) needs the prefix cache, which "
-            f"{sources['prefix_cache']} switches off; leave one of them out."
-        )
-    if cached is not None and (cached.is_dir() or not cached.absolute().parent.is_dir()):
-        raise ConfigError(
-            f"--prefix-cache-file ({sources['prefix_cache_file']}): {cached} must be a file, or a new name, "
-            "in a folder that exists."
-        )
+    _check_prefix_file(config.prefix_cache_file, loaded)
     config.read_keys()
+
+
+def _check_prefix_file(path: Path | None, loaded: Loaded[ServeConfig]) -> None:
+    if path is None:
+        return
+    flag = f"--prefix-cache-file ({loaded.sources['prefix_cache_file']})"
+    if not loaded.config.prefix_cache:
+        raise ConfigError(
+            f"{flag} needs the prefix cache, which {loaded.sources['prefix_cache']} switches off; "
+            "leave one of them out."
+        )
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ConfigError(f"{flag}: {path} must be a file, or a new name, in a folder that exists.")
 
 
 def to_json(config: ServeConfig) -> bytes:

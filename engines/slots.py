@@ -8,6 +8,7 @@ can be copied away.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import partial
 
 from engines.batch import Move
 from engines.prefix import Match, Prefixes
@@ -79,16 +80,18 @@ class Slots:
             self.prefixes.drop(row)
 
     def compact(self) -> list[Move]:
-        """Move the highest owners into free rows below if that brings all into a smaller window, cheaply."""
+        """Move all owners into the smallest window that has room for them, where that is cheapest, if it is
+        cheap there."""
         owned = [sequence for sequence in self.owners if sequence is not None]
         size = next((size for size in self.buckets if size >= len(owned)), 0)
-        if not owned or self.window([sequence.slot for sequence in owned])[1] <= size:
+        now = self.window([sequence.slot for sequence in owned])[1] if owned else 0
+        if now <= size:
             return []
-        high = [sequence for sequence in owned if sequence.slot >= size]
-        saved = self.window([sequence.slot for sequence in owned])[1] - size
-        if sum(sequence.computed for sequence in high) > TOKENS_PER_ROW * saved:
+        outside = partial(_outside, owned, size)
+        first = min(range(len(self.owners) - size + 1), key=lambda first: _tokens(outside(first)))
+        if _tokens(outside(first)) > TOKENS_PER_ROW * (now - size):
             return []
-        return [self._lower(sequence, size) for sequence in high]
+        return [self._shift(sequence, range(first, first + size)) for sequence in outside(first)]
 
     def _free(self) -> list[int]:
         return [row for row, owner in enumerate(self.owners) if owner is None]
@@ -113,9 +116,9 @@ class Slots:
         self.prefixes.copy(row, least)
         return [move]
 
-    def _lower(self, sequence: Sequence, size: int) -> Move:
+    def _shift(self, sequence: Sequence, window: range) -> Move:
         source = sequence.slot
-        target = self.prefixes.oldest(row for row in self._free() if row < size)
+        target = self.prefixes.oldest(row for row in window if self.owners[row] is None)
         move = Move(source, target, sequence.computed)
         self.prefixes.copy(source, target)
         self.prefixes.held[source] = None
@@ -131,3 +134,12 @@ class Slots:
         self.owners[sequence.slot] = None
         sequence.slot = -1
         self.free += 1
+
+
+def _outside(owned: list[Sequence], size: int, first: int) -> list[Sequence]:
+    """Those that a window of `size` rows from `first` does not cover."""
+    return [sequence for sequence in owned if not first <= sequence.slot < first + size]
+
+
+def _tokens(sequences: list[Sequence]) -> int:
+    return sum(sequence.computed for sequence in sequences)

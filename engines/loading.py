@@ -41,6 +41,7 @@ class EngineConfig:
     threads: int = 0
     spin: bool = True
     provider: str = ""
+    profile: str = ""  # where the runtime is to keep a profile of its runs; "": none
 
 
 def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine, EngineInfo]:
@@ -112,7 +113,9 @@ def _options(config: EngineConfig, manifest: Manifest) -> SessionOptions:
         )
     if max_context < 2 or config.slots < 0:
         raise BundleError("An engine needs a context of at least 2 tokens and at least 1 slot.")
-    return SessionOptions(config.slots or manifest.slots, max_context, config.threads, config.spin)
+    return SessionOptions(
+        config.slots or manifest.slots, max_context, config.threads, config.spin, config.profile
+    )
 
 
 def _scored(vocab_size: int) -> int:

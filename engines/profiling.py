@@ -55,7 +55,7 @@ def profile(wanted: Wanted) -> Profile:
     """Raises BundleError for a bundle that cannot be profiled."""
     driver = Driver(wanted.config())
     phases = [_Decode(rows, driver.context(wanted.context)) for rows in wanted.rows]
-    chunk = min(LONGEST_CHUNK, 2 ** ((driver.info.max_context // 4).bit_length() - 1))
+    chunk = min(LONGEST_CHUNK, 2 ** (((driver.info.max_context - 3) // 2).bit_length() - 1))
     timed = [(driver.decode(*phase, GREEDY), driver.decode(*phase, SAMPLED)) for phase in phases]
     prefill, provider = driver.prefill(chunk), driver.info.provider
     del driver  # its weights, before the other engine's come

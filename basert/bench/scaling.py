@@ -1,7 +1,9 @@
 """`python -m basert.bench.scaling [PROFILE.json]`: what a step should cost, by a roofline model.
 
-A step reads every weight once and each row's cache once, and multiplies each weight by every token. Whichever
-takes longer, memory or arithmetic, is what it takes, and to that comes a moment for each node of the graph.
+A step multiplies every token by every weight, reading each weight once; then every token attends to its row's
+cache, reading that once. Each of the two takes what memory or arithmetic would take, whichever is longer. One
+comes after the other, and to them a moment for each node of the graph.
+
 With a file of `basert bench smollm2 --profile --json` it prints what was measured beside it.
 """
 
@@ -32,13 +34,10 @@ class Model:
     cache_bytes: float  # of each number in the cache
     nodes: int  # of the graph in a decode step
 
-    def read(self, rows: int, context: int) -> float:
-        """Bytes of a step: the weights once, the cache of every row once."""
-        cached = 2 * self.layers * self.kv_heads * self.head_dim * self.cache_bytes
-        return self.weights * self.weight_bytes + rows * context * cached
-
-    def linear_operations(self, tokens: int) -> float:
-        return 2 * self.weights * tokens
+    @property
+    def cached(self) -> float:
+        """Bytes of a token in the cache."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.cache_bytes
 
     def attention_operations(self, tokens: int, context: int) -> float:
         return 4 * self.layers * self.heads * self.head_dim * tokens * context
@@ -70,29 +69,58 @@ GPU = Machine("one H100 (data sheet)", 3.35e12, 990e12, 400e12, 400e12, 1.5e-6)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Seconds of one step."""
+class Part:
+    """Seconds that memory and arithmetic would take, if each were alone."""
 
     memory: float
     arithmetic: float
-    dispatch: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.memory, self.arithmetic)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One step."""
+
+    linear: Part
+    attention: Part
+    dispatch: float  # seconds
 
     @property
     def step(self) -> float:
-        return max(self.memory, self.arithmetic) + self.dispatch
+        """Seconds."""
+        return self.linear.seconds + self.attention.seconds + self.dispatch
 
     @property
     def bound(self) -> str:
-        return "memory" if self.memory > self.arithmetic else "arithmetic"
+        """What takes most of it."""
+        parts = {
+            "reading weights": self.linear.memory,
+            "multiplying": self.linear.arithmetic,
+            "reading the cache": self.attention.memory,
+            "attending": self.attention.arithmetic,
+            "dispatch": self.dispatch,
+        }
+        return max(parts, key=lambda name: parts[name])
 
 
 def cost(model: Model, machine: Machine, rows: int, context: int, chunk: int = 1) -> Cost:
     """Of one step over `rows` sequences with `context` tokens in the cache, `chunk` new ones each."""
     tokens = rows * chunk
-    arithmetic = model.linear_operations(tokens) / machine.linear
-    attention = machine.attention if chunk == 1 else machine.chunk_attention
-    arithmetic += model.attention_operations(tokens, context + chunk // 2) / attention
-    return Cost(model.read(rows, context) / machine.bandwidth, arithmetic, model.nodes * machine.node)
+    rate = machine.attention if chunk == 1 else machine.chunk_attention
+    return Cost(
+        Part(
+            model.weights * model.weight_bytes / machine.bandwidth,
+            2 * model.weights * tokens / machine.linear,
+        ),
+        Part(
+            rows * context * model.cached / machine.bandwidth,
+            model.attention_operations(tokens, context + chunk // 2) / rate,
+        ),
+        model.nodes * machine.node,
+    )
 
 
 def predictions(machine: Machine) -> str:
@@ -103,7 +131,7 @@ def predictions(machine: Machine) -> str:
             one = cost(model, machine, rows, context)
             token = f"{1e3 * one.step / rows:.3f}"
             lines.append((model.name, f"{rows}", f"{context}", f"{1e3 * one.step:.2f}", token, one.bound))
-    names = ("model", "rows", "context", "ms/step", "ms/token", "bound by")
+    names = ("model", "rows", "context", "ms/step", "ms/token", "most of it")
     return table(f"Predicted decode steps on {machine.name}", names, [*lines])
 
 

@@ -15,7 +15,7 @@ EXPORT = $(BIN)/basert export '$(MODEL)' $(if $(NAME),--name '$(NAME)')
 EXPORTED = set -e; name=$$($(EXPORT) --print-name); $(EXPORT) --if-missing --variant $(VARIANT)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve export test lint format bench clean install-service uninstall-service
+.PHONY: help serve export test lint format bench bench-peers clean install-service uninstall-service
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -28,11 +28,11 @@ $(VENV)/.made:
 # The stamps order themselves: test's environment is a superset of run's.
 $(VENV)/.run: $(VENV)/.made setup.cfg constraints.txt
 	@echo "installing basert with its exporter into $(VENV) (a few minutes the first time)"
-	$(INSTALL) '.[cpu,export]'
+	$(INSTALL) '.[cpu,export,peers]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(INSTALL) '.[cpu,export,test,dev]'
+	$(INSTALL) '.[cpu,export,peers,test,dev]'
 	touch $@
 
 tests/node/node_modules/.made: tests/node/package.json
@@ -60,6 +60,9 @@ format: $(VENV)/.test ## rewrite the code as ruff would have it
 
 bench: $(VENV)/.run ## measure MODEL: prefill, decode, concurrency (ARGS= goes to `basert bench`)
 	@$(EXPORTED); exec $(BIN)/basert bench "$$name" $(ARGS)
+
+bench-peers: $(VENV)/.run ## measure MODEL beside llama.cpp and others (ARGS= goes to `basert bench-peers`)
+	@$(EXPORTED); exec $(BIN)/basert bench-peers "$$name" $(ARGS)
 
 install-service: ## install the systemd units (as root)
 	deploy/install.sh install

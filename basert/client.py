@@ -84,15 +84,18 @@ _decode_error = msgspec.json.Decoder(_ErrorAnswer).decode
 class Client:
     """Talks to one server. `url` may end in /v1 or not; every method raises RequestFailed."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | None = None, *, keep_alive: bool = True) -> None:
+        """Without keep_alive each request has its own connection, for servers that close idle ones early."""
         self.url = url.rstrip("/").removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._keep_alive = keep_alive
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             headers=self._headers,
-            connector=aiohttp.TCPConnector(limit=0),  # as many streams at once as the caller opens
+            # as many streams at once as the caller opens
+            connector=aiohttp.TCPConnector(limit=0, force_close=not self._keep_alive),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         )
         return self

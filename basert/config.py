@@ -107,6 +107,14 @@ class ServeConfig(AppConfig):
         int | None, Help("Keep the engines on the CPUs, and so in the memory, of this NUMA node.", least=0)
     ] = None
     spin: Annotated[bool | None, Help("Let an engine's threads spin while it works.")] = None
+    speculation: Annotated[
+        bool, Help("Let a stream that runs alone guess its next tokens; no answer changes.")
+    ] = True
+    prefix_cache: Annotated[bool, Help("Compute what prompts begin with in common only once.")] = True
+    prefix_cache_file: Annotated[
+        Path | None,
+        Help("Keep what is cached here from one start to the next; with several models, each at PATH.MODEL."),
+    ] = None
     drain_timeout: Annotated[
         float,
         Help("Seconds open streams may go on after SIGTERM; the rest end with an error event.", least=0),
@@ -166,6 +174,17 @@ def _check_together(loaded: Loaded[ServeConfig]) -> None:
         folder = config.log_file.absolute().parent
         raise ConfigError(f"--log-file ({sources['log_file']}): there is no folder {folder}; make it first.")
     _check_cpus(config, sources)
+    cached = config.prefix_cache_file
+    if cached is not None and not config.prefix_cache:
+        raise ConfigError(
+            f"--prefix-cache-file ({sources['prefix_cache_file']}) needs the prefix cache, which "
+            f"{sources['prefix_cache']} switches off; leave one of them out."
+        )
+    if cached is not None and (cached.is_dir() or not cached.absolute().parent.is_dir()):
+        raise ConfigError(
+            f"--prefix-cache-file ({sources['prefix_cache_file']}): {cached} must be a file, or a new name, "
+            "in a folder that exists."
+        )
     config.read_keys()
 
 

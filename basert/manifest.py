@@ -52,6 +52,7 @@ class Graph(msgspec.Struct, frozen=True):
     outputs: list[Tensor]
     batch_buckets: list[int]  # rows of a decode step
     chunk_buckets: list[int]  # new tokens of a prefill chunk
+    draft_buckets: list[int] = []  # tokens of one row at once that get the bits of single decode steps
 
 
 class KVCache(msgspec.Struct, frozen=True):

@@ -110,6 +110,7 @@ def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
                 return 1
             engine.receive(peer, message)
         engine.step()
+    engine.save()
     _log.info("drained")
     return 0
 
@@ -124,6 +125,9 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         threads=args.threads,
         spin=args.spin,
         provider=args.provider,
+        speculation=args.speculation,
+        prefix_cache=args.prefix_cache,
+        prefix_cache_file=args.prefix_cache_file,
     )
 
 
@@ -144,7 +148,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--cpus", default="", help="CPUs to stay on, as 0-3,8 [all that it may use]")
     add("--numa-node", type=int, help="stay on the CPUs of this NUMA node")
     add("--spin", action=argparse.BooleanOptionalAction, default=True, help="threads wait actively in a step")
+    add(
+        "--speculation",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a lone sequence guesses its next tokens from what it said, and verifies them in one step",
+    )
     add("--provider", default="", help="which of the bundle's graphs to run [the first]")
+    add("--prefix-cache", action=argparse.BooleanOptionalAction, default=True, help="reuse common beginnings")
+    add("--prefix-cache-file", type=Path, help="keep what is cached here from one start to the next")
     add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args(argv)
 

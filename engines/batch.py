@@ -3,7 +3,7 @@
 A batch is a window of adjacent cache rows. Three shapes occur, the ones that GroupQueryAttention takes:
 
     decode           [rows, 1]       every row has its own past; idle rows write where it does no harm
-    chunk            [1, chunk]      any past; padding lies behind the last token
+    chunk            [1, chunk]      any past; padding lies behind the last token; a draft is a small one
     first prefill    [rows, chunk]   no row has a past; padded on the right
 """
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from engines.sequence import Sequence
 
-# What one more run of the graph costs beside its tokens, in tokens (measured: 6 for W8A8, 14 for fp32).
-RUN_COST = 12
+# What one more run of the graph costs beside its tokens, in tokens (measured: 14 for fp32, 24 for W8A8).
+RUN_COST = 24
 
 
 class Row(NamedTuple):
@@ -28,14 +28,16 @@ class Row(NamedTuple):
     fresh: int  # how many of them, the last ones, are new; 0 in an idle row
     sequence: Sequence | None = None
     draws: bool = False  # the next token is wanted
+    drafted: int = 0  # how many of the tokens, the last ones, are guesses to be verified
 
 
 class Move(NamedTuple):
-    """Copy the first `length` tokens of one cache row over another's."""
+    """Copy the first `length` tokens of one cache row over another's, or (one row) mend its first token."""
 
     source: int
     target: int
     length: int
+    torn: bool = False  # the source's first token lies aside, see Batch.aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,13 @@ class Batch:
     rows: list[Row]
     logits: bool = False  # the logits are needed, not only the best token
     score: bool = False  # of every position; only with one row
-    moves: Iterable[Move] = ()  # to be done before
+    moves: Iterable[Move] = ()  # to be done before, in this order
+    aside: Iterable[int] = ()  # rows whose first token must be kept, after the moves: the batch overwrites it
+
+    @property
+    def verifies(self) -> bool:
+        """Whether its only row holds a draft: what every position of it draws is wanted."""
+        return self.rows[0].drafted > 0
 
     @property
     def computed(self) -> int:
@@ -66,11 +74,12 @@ def row_of(sequence: Sequence, past: int, fresh: int) -> Row:
 
 
 def decode_row(owner: Sequence | None) -> Row:
-    """A row of a decode window. One that does not decode writes a token of garbage: in a free slot that does
-    no harm; behind the past of a prompt that is still being computed, its next chunk overwrites it."""
+    """A row of a decode window. One that does not decode writes a token of garbage: behind the past of a
+    prompt that is still being computed, where its next chunk overwrites it; in a free slot over the first
+    token, which is put aside if it is worth anything: behind 1,000 tokens each step would cost 2 ms more."""
     if owner is None:
         return Row(0, [0], 0)
-    if owner.pending > 1:
+    if owner.prefilling:
         return Row(owner.computed, [0], 0)
     return row_of(owner, owner.computed, 1)
 
@@ -85,8 +94,8 @@ def need_logits(rows: Iterable[Row]) -> bool:
 class Chunks:
     """Cuts prompts into chunks of `buckets` tokens, the largest `longest`, at least total cost.
 
-    The cuts depend on nothing but the number of tokens: a sequence goes through the same shapes, and gets
-    the same bits, whatever else runs.
+    A token gets the same bits in a chunk of any size, and others in a decode step (measured, and tested). So
+    what a prompt's tokens go through depends on nothing but their number, whatever else runs.
     """
 
     def __init__(self, buckets: Iterable[int], longest: int, max_context: int) -> None:
@@ -99,19 +108,39 @@ class Chunks:
     def longest(self) -> int:
         return self.buckets[-1]
 
-    def size(self, pending: int) -> int:
-        """The chunk, a bucket, to run next when `pending` tokens are to be computed."""
-        return self._plan(min(pending, self.longest))[1]
+    def lone(self, length: int) -> bool:
+        """Whether the last token of a prompt of `length` tokens is cheapest left to a decode step. It goes
+        that way however much of the prompt the cache held: a chunk gives other last bits."""
+        rest = (length - 1) % self.longest + 1
+        return self._plan(rest, True)[0] <= self._plan(rest, False)[0]
 
-    def row(self, tokens: list[int], computed: int) -> tuple[int, int, int]:
-        """The next chunk as (past, fresh, chunk). Where it would overrun the cache's end it begins earlier
-        and computes some tokens once more: the shape stays a bucket."""
-        chunk = self.size(len(tokens) - computed)
-        fresh = min(chunk, len(tokens) - computed)
+    def cost(self, pending: int, lone: bool) -> int:
+        """Of computing the last `pending` tokens of a prompt, at least one, in tokens."""
+        whole, rest = divmod(pending - 1, self.longest)
+        return whole * (RUN_COST + self.longest) + self._plan(rest + 1, lone)[0]
+
+    def size(self, pending: int, lone: bool, limit: int = 0) -> int:
+        """The chunk, a bucket (or 1), to run next when `pending` tokens are to be computed; `limit`, a
+        bucket, is the longest that may be chosen now."""
+        chunk = self.longest if pending > self.longest else self._plan(pending, lone)[1]
+        return min(chunk, limit or chunk)
+
+    def row(
+        self, tokens: list[int], computed: int, lone: bool | None = None, limit: int = 0
+    ) -> tuple[int, int, int]:
+        """A prompt's next chunk as (past, fresh, chunk). Where it would overrun the cache's end it begins
+        earlier and computes some tokens once more: the shape stays a bucket."""
+        lone = self.lone(len(tokens)) if lone is None else lone
+        pending = len(tokens) - computed
+        chunk = self.size(pending, lone, limit)
+        fresh = min(chunk, max(1, pending - lone))
         return min(computed, self.max_context - chunk), fresh, chunk
 
-    def _cheapest(self, pending: int) -> tuple[int, int]:
-        """(cost, first chunk) of computing `pending` tokens; a last single token is a decode step."""
-        if pending <= 1:
+    def _cheapest(self, pending: int, lone: bool) -> tuple[int, int]:
+        """(cost, first chunk) of computing `pending` tokens, the last of them alone or in a chunk."""
+        if pending <= lone:
             return pending, 1
-        return min((RUN_COST + size + self._plan(max(0, pending - size))[0], size) for size in self.buckets)
+        return min(
+            (RUN_COST + size + self._plan(max(int(lone), pending - size), lone)[0], size)
+            for size in self.buckets
+        )

@@ -32,8 +32,10 @@ class Engine:
         counters: Counters,
         check: Callable[[], None],
         publish: Publish,
+        save: Callable[[], None],
     ) -> None:
-        """check: raises when the runtime no longer answers as it should; publish: sends a peer one frame."""
+        """check: raises when the runtime no longer answers as it should; publish: sends a peer one frame;
+        save: writes what the next start can use."""
         self._slots = slots
         self._scheduler = scheduler
         self._runner = runner
@@ -41,6 +43,7 @@ class Engine:
         self._counters = counters
         self._check = check
         self._publish = publish
+        self.save = save
 
     @property
     def busy(self) -> bool:
@@ -84,6 +87,7 @@ class Engine:
         batch = self._scheduler.next_batch()
         if batch is None:
             return
+        ran = self._runner.run_seconds
         try:
             output = self._runner.run(batch)
             samples = self._sampler.sample(batch, output)
@@ -92,6 +96,7 @@ class Engine:
             self._send(self._scheduler.abandon(batch, "The engine failed at this request; its log says why."))
             self._check()
         else:
+            self._scheduler.note(batch, self._runner.run_seconds - ran)
             self._send(self._scheduler.apply(batch, samples))
         self._counters.step_seconds += time.perf_counter() - started
 
@@ -118,10 +123,17 @@ class Engine:
             requests_failed=counters.requests_failed,
             prompt_tokens=counters.prompt_tokens,
             generated_tokens=counters.generated_tokens,
+            cached_tokens=counters.cached_tokens,
+            prefix_queries=counters.prefix_queries,
+            prefix_hits=counters.prefix_hits,
+            prefix_evictions=self._slots.prefixes.evicted,
+            retained_tokens=self._slots.retained_tokens,
             decode_steps=counters.decode_steps,
             prefill_steps=counters.prefill_steps,
             padded_tokens=counters.padded_tokens,
             computed_tokens=counters.computed_tokens,
+            drafted_tokens=counters.drafted_tokens,
+            accepted_tokens=counters.accepted_tokens,
             step_seconds=counters.step_seconds,
             run_seconds=self._runner.run_seconds,
             batch_size=counters.batch_size.snapshot(),

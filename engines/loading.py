@@ -15,14 +15,16 @@ from basert.messages import EngineInfo
 from engines.batch import Chunks
 from engines.engine import Engine, Publish
 from engines.golden import check, read_golden
+from engines.prefix_file import PrefixFile
 from engines.runner import Runner
 from engines.scheduler import Limits, Scheduler
 from engines.sessions import SessionOptions, open_session
 from engines.slots import Slots
 from engines.stats import Counters
 
-# Longer chunks are no faster on a CPU and make every stream wait for one.
-LONGEST_CHUNK = 128
+# Longer chunks are no faster on a CPU. How long one may be while streams wait for it, engines.pace says.
+LONGEST_CHUNK = 512
+LONGEST_SCORED = 128
 # The logits of a chunk whose every position is scored take at most so many bytes.
 SCORE_BYTES = 32 << 20
 
@@ -42,6 +44,9 @@ class EngineConfig:
     spin: bool = True
     provider: str = ""
     profile: str = ""  # where the runtime is to keep a profile of its runs; "": none
+    prefix_cache: bool = True
+    speculation: bool = True
+    prefix_cache_file: Path | None = None
 
 
 def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine, EngineInfo]:
@@ -59,12 +64,23 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     golden = read_golden(config.bundle)
     check(golden, runner, chunks)
     runner.run_seconds = 0.0  # the check is no step
-    slots = Slots(options.slots, graph.batch_buckets)
+    slots = Slots(options.slots, graph.batch_buckets, keep=config.prefix_cache)
     counters = Counters()
-    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters)
+    drafts = graph.draft_buckets if config.speculation else []
+    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters, drafts)
     recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
-    engine = Engine(slots, scheduler, runner, counters, recheck, publish)
+    save = _prefix_file(config, slots, runner)
+    engine = Engine(slots, scheduler, runner, counters, recheck, publish, save)
     return engine, _info(config, options, manifest, runner.provider, time.monotonic() - started)
+
+
+def _prefix_file(config: EngineConfig, slots: Slots, runner: Runner) -> Callable[[], None]:
+    """Fill the slots from the file that an earlier engine left, if any; what leaves one for the next."""
+    if config.prefix_cache_file is None or not config.prefix_cache:
+        return lambda: None
+    file = PrefixFile(config.prefix_cache_file, digest(config.bundle), slots.prefixes, runner)
+    file.read()
+    return file.write
 
 
 def _limits(config: EngineConfig, options: SessionOptions, manifest: Manifest) -> Limits:
@@ -119,9 +135,11 @@ def _options(config: EngineConfig, manifest: Manifest) -> SessionOptions:
 
 
 def _scored(vocab_size: int) -> int:
-    return max(8, min(LONGEST_CHUNK, SCORE_BYTES // (4 * vocab_size)))
+    return max(8, min(LONGEST_SCORED, SCORE_BYTES // (4 * vocab_size)))
 
 
 def _recheck(slots: Slots, check_in: Callable[[int], None]) -> None:
-    """The goldens once more, in a free row; the failed batch has just left at least one."""
+    """The goldens once more, in a free row; the failed batch has just left at least one. Nobody knows what it
+    left in the rows, so that free ones count for empty."""
+    slots.forget()
     check_in(slots.owners.index(None))

@@ -48,6 +48,8 @@ class Wanted:
             max_queue=slots,
             threads=self.threads,
             profile=profile,
+            prefix_cache=False,  # every prompt is to be read, every step to be one token a row
+            speculation=False,
         )
 
 
@@ -55,7 +57,7 @@ def profile(wanted: Wanted) -> Profile:
     """Raises BundleError for a bundle that cannot be profiled."""
     driver = Driver(wanted.config())
     phases = [_Decode(rows, driver.context(wanted.context)) for rows in wanted.rows]
-    chunk = min(LONGEST_CHUNK, 2 ** (((driver.info.max_context - 3) // 2).bit_length() - 1))
+    chunk = _chunk(wanted.bundle, driver.info.max_context)
     timed = [(driver.decode(*phase, GREEDY), driver.decode(*phase, SAMPLED)) for phase in phases]
     prefill, provider = driver.prefill(chunk), driver.info.provider
     del driver  # its weights, before the other engine's come
@@ -82,6 +84,12 @@ def _operators(wanted: Wanted, phases: Sequence[_Decode], chunk: int) -> list[li
         runs = read_runs(driver.end())
     offset = len(runs) - driver.steps  # the goldens' runs, at load
     return [median_operators([runs[offset + step.number] for step in some]) for some in steps]
+
+
+def _chunk(bundle: Path, max_context: int) -> int:
+    """The longest chunk of which two, and a little more, fit."""
+    buckets = (size for graph in read_manifest(bundle).graphs for size in graph.chunk_buckets)
+    return max((size for size in buckets if 2 * size + 2 < max_context and size <= LONGEST_CHUNK), default=2)
 
 
 def _phase(

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.batch import Batch
-from engines.sessions import Session
+from engines.sessions import Arrays, Session
 
 
 class Output(NamedTuple):
     """What a run yielded, until the next run overwrites it."""
 
-    tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores: the best next token
+    tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores or verifies: the best next token
     logits: NDArray[np.float32] | None  # [rows or chunk, vocab], if the batch asked for them
 
 
@@ -41,6 +41,7 @@ class Runner:
         self.run_seconds = 0.0  # inside the graph, since the start
         self._session = session
         self._logits = np.empty((logits_rows, vocab_size), np.float32)
+        self._aside: dict[int, dict[str, NDArray[Any]]] = {}  # row -> its first token's keys and values
         self._steps: dict[tuple[int, int, int, int, bool], Step] = {}
 
     @property
@@ -53,8 +54,7 @@ class Runner:
 
     def run(self, batch: Batch) -> Output:
         """Do the batch's moves, compute it, and return what its rows yielded."""
-        for move in batch.moves:
-            self._session.move(*move)
+        self._prepare(batch)
         step = self._step(batch)
         fill(step.feeds, batch)
         started = time.perf_counter()
@@ -62,8 +62,27 @@ class Runner:
         self.run_seconds += time.perf_counter() - started
         return step.output
 
+    def cached(self, row: int, length: int) -> Arrays:
+        """Views of a row's first tokens, see Session.cached."""
+        return self._session.cached(row, length)
+
+    def mend(self, row: int, source: int | None = None) -> None:
+        """Write the first token that a row had, or that `source` had, when it was put aside."""
+        aside = self._aside[row if source is None else source]
+        for name, view in self.cached(row, 1).items():
+            view[...] = aside[name]
+
+    def _prepare(self, batch: Batch) -> None:
+        for source, target, length, torn in batch.moves:
+            if source != target:
+                self._session.move(source, target, length)
+            if torn:
+                self.mend(target, source)
+        for row in batch.aside:
+            self._aside[row] = {name: view.copy() for name, view in self.cached(row, 1).items()}
+
     def _step(self, batch: Batch) -> Step:
-        rows = batch.chunk if batch.score else len(batch.rows)
+        rows = batch.chunk if batch.score or batch.verifies else len(batch.rows)
         key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits
         if key not in self._steps:
             self._steps[key] = self._bind(*key)
@@ -74,7 +93,7 @@ class Runner:
             "input_ids": np.zeros((batch, chunk), np.int64),
             "seqlens_k": np.zeros(batch, np.int32),
             "total_seq": np.zeros((), np.int32),
-            "logits_idx": np.arange(rows),  # of a batch that decodes or scores, these stay
+            "logits_idx": np.arange(rows),  # of a batch that decodes, scores or verifies, these stay
         }
         fetches: dict[str, NDArray[Any]] = {"next_token": np.zeros(rows, np.int64)}
         if logits:
@@ -100,5 +119,5 @@ def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
     for i, row in enumerate(rows):
         ids[i, : len(row.tokens)] = row.tokens
         feeds["seqlens_k"][i] = row.past + (chunk if row.past else len(row.tokens)) - 1
-        if not batch.score:
+        if not (batch.score or batch.verifies):
             feeds["logits_idx"][i] = i * chunk + len(row.tokens) - 1

@@ -29,19 +29,21 @@ class Sampler:
         """One sample for each row of the batch; empty for those that draw nothing."""
         if batch.score:
             return [self._score(batch.rows[0], output)]
+        if batch.verifies:
+            return [self._verify(batch.rows[0], output)]
         best = output.tokens.tolist()
-        if output.logits is None:
-            pairs = zip(batch.rows, best, strict=True)
-            return [Sample(token) if row.draws else Sample() for row, token in pairs]
-        return [self._draw(row, best[i], output.logits[i]) for i, row in enumerate(batch.rows)]
+        return [
+            self._draw(row, best[i], None if output.logits is None else output.logits[i])
+            for i, row in enumerate(batch.rows)
+        ]
 
-    def _draw(self, row: Row, best: int, logits: Floats) -> Sample:
+    def _draw(self, row: Row, best: int, logits: Floats | None) -> Sample:
         """`best` is the graph's ArgMax; logits [vocab]."""
         sequence = row.sequence
         if sequence is None or not row.draws:
             return Sample()
-        if not sequence.needs_logits:
-            return Sample(best)
+        if logits is None or not sequence.needs_logits:
+            return Sample((best,))
         sampling = sequence.submit.sampling
         buffer = self._scratch = scratch(len(logits)) if self._scratch is None else self._scratch
         adjusted = self._adjusted(sequence, logits)
@@ -51,7 +53,21 @@ class Sampler:
         else:
             token = best if adjusted is logits else int(adjusted.argmax())
         wanted = sequence.submit.logprobs
-        return Sample(token, logprob(logits, token, wanted, buffer) if wanted >= 0 else None)
+        return Sample((token,), (logprob(logits, token, wanted, buffer),) if wanted >= 0 else ())
+
+    def _verify(self, row: Row, output: Output) -> Sample:
+        """Draw as decode steps would, for as long as what is drawn is what was guessed."""
+        sequence, drawn = row.sequence, Sample()
+        assert sequence is not None
+        booked, best = len(sequence.tokens), output.tokens.tolist()
+        for i, guess in enumerate([*row.tokens[1:], -1]):
+            one = self._draw(row, best[i], None if output.logits is None else output.logits[i])
+            drawn = Sample(drawn.tokens + one.tokens, drawn.logprobs + one.logprobs)
+            sequence.tokens += one.tokens  # the next draw sees it
+            if one.tokens != (guess,) or sequence.finish:
+                break
+        del sequence.tokens[booked:]  # the scheduler books them
+        return drawn
 
     def _score(self, row: Row, output: Output) -> Sample:
         """Log-probabilities of the prompt tokens after those of a chunk; output.logits [chunk, vocab]."""

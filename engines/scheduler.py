@@ -2,7 +2,9 @@
 
 A sequence waits, gets a slot, goes through the graph in chunks until one token is left (`pending` 1), then
 takes part in every decode step. It is let into a slot only with room for all its tokens, so that nothing
-ever has to be thrown out. Chunks take turns with decode steps; the shortest prompt goes first.
+ever has to be thrown out. Chunks take turns with decode steps; a sequence that decodes alone guesses what it
+says next, and has several tokens verified in one step. Before each of its chunks a prompt takes over
+what any row holds of it by now, so that prompts with a common beginning compute that once, whoever is first.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from typing import NamedTuple
 from basert.messages import Failed, Message, Submit, TokenLogprob, Tokens
 from engines.batch import Batch, Chunks, Move, Row, decode_row, need_logits, row_of
 from engines.lanes import Lanes
+from engines.pace import Pace
+from engines.prefix import Match, ids_of
+from engines.prompts import Prompts
 from engines.sequence import Sequence, admission
 from engines.slots import Slots
 from engines.stats import Counters
-
-OLDEST_TURN = 4  # every fourth chunk is the oldest prompt's
 
 Reply = tuple[int, Message]  # peer, message
 
@@ -27,8 +30,10 @@ Reply = tuple[int, Message]  # peer, message
 class Sample(NamedTuple):
     """What a run yielded for one row."""
 
-    token: int = -1  # the next token, if the row draws
-    logprob: TokenLogprob | None = None
+    tokens: tuple[
+        int, ...
+    ] = ()  # the next one if the row draws, and those behind it that a draft had guessed
+    logprobs: tuple[TokenLogprob, ...] = ()  # of these, if they are wanted
     scores: Iterable[TokenLogprob] = ()  # of the prompt tokens in this chunk
 
 
@@ -48,20 +53,22 @@ class Scheduler:
         score_chunks: Chunks,
         limits: Limits,
         counters: Counters,
+        drafts: Iterable[int] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """drafts: buckets of tokens that may be verified at once; none: nothing is guessed."""
         self.limits = limits
         self.draining = False
         self._slots = slots
-        self._chunks = chunks
-        self._score_chunks = score_chunks  # their logits are kept for every position, so these may be smaller
+        self._prompts = Prompts(chunks, score_chunks, slots.buckets)
         self._counters = counters
         self._clock = clock
         self._sequences: dict[tuple[int, int], Sequence] = {}
         self._waiting = Lanes()
-        self._prefilling: list[Sequence] = []
-        self._prefills = 0
+        self._moves: list[Move] = []  # to be done before the next batch
         self._since_decode = 0  # prefill tokens
+        self._drafts = sorted(drafts)
+        self._pace = Pace(chunks.buckets)
 
     def __len__(self) -> int:
         """Sequences that wait or run."""
@@ -85,7 +92,9 @@ class Scheduler:
             limit=min(len(prompt) + submit.max_tokens, limits.max_context),
             arrived=self._clock(),
             tokens=list(prompt),
+            ids=ids_of(prompt),
         )
+        sequence.lone = self._prompts.cuts(sequence).lone(len(prompt))
         self._sequences[sequence.key] = sequence
         self._waiting.push(sequence)
         return None
@@ -97,8 +106,8 @@ class Scheduler:
             return
         if sequence.slot < 0:
             self._waiting.remove(sequence)
-        elif sequence.pending > 1:
-            self._prefilling.remove(sequence)
+        elif sequence.prefilling:
+            self._prompts.remove(sequence)
         self._counters.requests_cancelled += 1
         self._end(sequence)
 
@@ -110,11 +119,22 @@ class Scheduler:
     def next_batch(self) -> Batch | None:
         """Admit what fits, then choose: a decode step, or a chunk when that is due. None: nothing to do."""
         self._admit()
-        moves = self._slots.compact()
-        decoding = [owner.slot for owner in self._slots.owners if owner is not None and owner.pending == 1]
-        if self._prefilling and (not decoding or self._since_decode < self._chunks.longest):
-            return self._prefill(moves)
-        return self._decode(decoding, moves) if decoding else None
+        self._moves += self._slots.compact()
+        decoding = [owner for owner in self._slots.owners if owner is not None and not owner.prefilling]
+        while self._prompts and (self._since_decode < (limit := self._limit(decoding)) or not decoding):
+            head = self._prompts.next()
+            self._catch_up(head)
+            if head.prefilling:
+                return self._prefill(head, limit)
+            self._prompts.remove(head)  # all but its last token was there
+            decoding.append(head)
+        if len(decoding) == 1 and (row := self._guess(decoding[0])):
+            return self._verify(row)
+        return self._decode(decoding) if decoding else None
+
+    def note(self, batch: Batch, seconds: float) -> None:
+        """How long a batch ran, from which the next chunks get their length."""
+        self._pace.note(len(batch.rows), batch.chunk, seconds)
 
     def apply(self, batch: Batch, samples: list[Sample]) -> list[Reply]:
         """Book what a batch yielded, a sample for each row, and end the sequences that are complete."""
@@ -122,7 +142,8 @@ class Scheduler:
         return [
             reply
             for row, sample in zip(batch.rows, samples, strict=True)
-            if row.sequence is not None and (reply := self._advance(row.sequence, row, sample)) is not None
+            if row.sequence is not None
+            for reply in self._advance(row.sequence, row, sample)
         ]
 
     def abandon(self, batch: Batch, reason: str) -> list[Reply]:
@@ -150,80 +171,122 @@ class Scheduler:
     def _admit(self) -> None:
         while self._waiting and self._slots.free:
             sequence = self._waiting.pop()
-            self._slots.take(sequence)
+            found = self._found(sequence)
+            self._moves += self._slots.take(sequence, found)
+            self._book(sequence, found)
             self._counters.requests_admitted += 1
+            self._counters.prefix_queries += self._slots.prefixes.keep and not sequence.scoring
             self._counters.prompt_tokens += len(sequence.tokens)
             self._counters.queue_seconds.add(self._clock() - sequence.arrived)
-            if sequence.pending > 1:
-                self._prefilling.append(sequence)
+            if sequence.prefilling:
+                self._prompts.add(sequence)
 
-    def _prefill(self, moves: list[Move]) -> Batch:
-        head = self._next_prompt()
-        self._prefilling.remove(head)
-        chunks = self._score_chunks if head.scoring else self._chunks
-        past, fresh, size = chunks.row(head.tokens, head.computed)
-        group = [head] if head.scoring or fresh < len(head.tokens) else self._neighbours(head, size)
+    def _catch_up(self, sequence: Sequence) -> None:
+        """Take over what other rows have come to hold of a prompt since its last chunk."""
+        if (found := self._found(sequence)).length:
+            self._moves.append(self._slots.share(sequence, found))
+            self._book(sequence, found)
+
+    def _found(self, sequence: Sequence) -> Match:
+        """What the cache holds of a prompt beyond what is computed, if that is worth copying; all but the
+        last token at most. A prompt that is scored needs the logits of every position: it finds nothing."""
+        if sequence.scoring:
+            return Match()
+        found = self._slots.prefixes.best(sequence.ids, len(sequence.tokens) - 1, besides=sequence.slot)
+        return found if self._prompts.worth(sequence, found.length) else Match()
+
+    def _book(self, sequence: Sequence, found: Match) -> None:
+        if found.length:
+            self._counters.prefix_hits += not sequence.cached
+            self._counters.cached_tokens += found.length - sequence.computed
+            sequence.cached += found.length - sequence.computed
+            sequence.computed = found.length
+
+    def _limit(self, decoding: list[Sequence]) -> int:
+        """Prompt tokens before the next decode step. Streams wait for few; but where as many prompts wait as
+        streams run, what is best for all is to be done with them soon."""
+        if len(self._prompts) >= len(decoding):
+            return self._prompts.chunks.longest
+        return self._pace.longest(len(decoding))
+
+    def _guess(self, sequence: Sequence) -> Row | None:
+        """The only decoding sequence's row with a draft behind its last token; None where there is none.
+
+        Only alone: GroupQueryAttention takes several tokens of one row, not of several that have a past, and
+        many rows at once bring more than guesses do.
+        """
+        room = min(self.limits.max_context - sequence.computed, sequence.limit - len(sequence.tokens))
+        fitting = [size for size in self._drafts if size <= room]
+        if not (fitting and sequence.computed and sequence.generated):
+            return None
+        draft = sequence.drafter.draft(sequence.tokens, fitting[-1] - 1)
+        if not draft:
+            return None
+        tokens = [sequence.tokens[-1], *draft]
+        return Row(sequence.computed, tokens, len(tokens), sequence, draws=True, drafted=len(draft))
+
+    def _verify(self, row: Row) -> Batch:
+        assert row.sequence is not None
+        self._since_decode = 0
+        size = next(size for size in self._drafts if size >= len(row.tokens))
+        return Batch(row.sequence.slot, size, [row], need_logits([row]), moves=self._due_moves())
+
+    def _prefill(self, head: Sequence, limit: int) -> Batch:
+        past, fresh, size = self._prompts.chunk(head, limit)
+        group = self._prompts.group(head, limit)
+        for sequence in group:
+            self._prompts.remove(sequence)
         rows = [row_of(sequence, past, fresh if sequence is head else sequence.pending) for sequence in group]
         self._since_decode += size * len(rows)
-        return Batch(group[0].slot, size, rows, need_logits(rows), head.scoring, moves)
+        return Batch(group[0].slot, size, rows, need_logits(rows), head.scoring, self._due_moves())
 
-    def _next_prompt(self) -> Sequence:
-        """The shortest remainder is computed next, but now and then the one that has waited longest."""
-        self._prefills += 1
-        if self._prefills % OLDEST_TURN == 0:
-            return min(self._prefilling, key=lambda prompt: prompt.arrived)
-        return min(self._prefilling, key=lambda prompt: (prompt.submit.priority, prompt.pending))
-
-    def _neighbours(self, head: Sequence, size: int) -> list[Sequence]:
-        """`head` and others in the slots beside it whose whole prompts take one chunk of this size too."""
-        alike = {
-            other.slot: other
-            for other in self._prefilling
-            if not other.scoring
-            and self._chunks.row(other.tokens, other.computed) == (0, len(other.tokens), size)
-        }
-        low = high = head.slot
-        while low - 1 in alike:
-            low -= 1
-        while high + 1 in alike:
-            high += 1
-        most = min(high - low + 1, max(1, self._chunks.longest // size))
-        count = max(bucket for bucket in (1, *self._slots.buckets) if bucket <= most)
-        first = max(low, head.slot - count + 1)
-        group = [alike.get(slot, head) for slot in range(first, first + count)]
-        for sequence in group:
-            if sequence is not head:
-                self._prefilling.remove(sequence)
-        return group
-
-    def _decode(self, decoding: list[int], moves: list[Move]) -> Batch:
+    def _decode(self, decoding: list[Sequence]) -> Batch:
         self._since_decode = 0
-        first, size = self._slots.window(decoding)
+        first, size = self._slots.window([sequence.slot for sequence in decoding])
         rows = [decode_row(owner) for owner in self._slots.owners[first : first + size]]
-        return Batch(first, 1, rows, need_logits(rows), moves=moves)
+        aside = self._slots.overrun(first, size)
+        return Batch(first, 1, rows, need_logits(rows), moves=self._due_moves(), aside=aside)
 
-    def _advance(self, sequence: Sequence, row: Row, sample: Sample) -> Reply | None:
+    def _due_moves(self) -> list[Move]:
+        moves, self._moves = self._moves, []
+        return moves
+
+    def _advance(self, sequence: Sequence, row: Row, sample: Sample) -> list[Reply]:
+        if sequence.prefilling:
+            self._slots.prefixes.grow(sequence.slot, row.past + len(row.tokens))
         sequence.computed = row.past + len(row.tokens)
+        if row.drafted:
+            self._learn(sequence, row, accepted=len(sample.tokens) - 1)
         sequence.scores += sample.scores
         if row.draws:
-            sequence.tokens.append(sample.token)
-            self._counters.generated_tokens += 1
+            sequence.tokens += sample.tokens
+            self._counters.generated_tokens += len(sample.tokens)
         elif sequence.pending:  # the prompt goes on
-            if sequence.pending > 1:
-                self._prefilling.append(sequence)
-            return None
-        reply = Tokens(
-            sequence.submit.id,
-            [sample.token] if row.draws else [],
-            sequence.finish,
-            [sample.logprob] if sample.logprob else [],
-            sequence.scores,
-        )
-        sequence.scores = []
-        if reply.finish:
+            if sequence.prefilling:
+                self._prompts.add(sequence)
+            return []
+        return self._told(sequence, sample)
+
+    def _learn(self, sequence: Sequence, row: Row, accepted: int) -> None:
+        """Only what was guessed right stays in the cache."""
+        sequence.computed -= row.drafted - accepted
+        sequence.drafter.learn(row.drafted, accepted)
+        self._counters.drafted_tokens += row.drafted
+        self._counters.accepted_tokens += accepted
+        self._counters.padded_tokens += row.drafted - accepted
+
+    def _told(self, sequence: Sequence, sample: Sample) -> list[Reply]:
+        """A message for each token: what reads them need not know that several came of one run."""
+        replies, finish, number = [], sequence.finish, sequence.submit.id
+        for i in range(max(1, len(sample.tokens))):
+            tokens, logprobs = list(sample.tokens[i : i + 1]), list(sample.logprobs[i : i + 1])
+            ends = finish if i + 1 >= len(sample.tokens) else ""
+            replies.append(Tokens(number, tokens, ends, logprobs, sequence.scores, sequence.cached))
+            sequence.scores, sequence.cached = [], 0
+        if finish:
             self._counters.requests_finished += 1
             self._end(sequence)
-        return sequence.peer, reply
+        return [(sequence.peer, reply) for reply in replies]
 
     def _end(self, sequence: Sequence) -> None:
         del self._sequences[sequence.key]
@@ -234,7 +297,7 @@ class Scheduler:
         counters = self._counters
         counters.computed_tokens += batch.computed
         counters.padded_tokens += batch.padded
-        if batch.chunk > 1:
+        if batch.chunk > 1 and not batch.verifies:
             counters.prefill_steps += 1
         else:
             counters.decode_steps += 1

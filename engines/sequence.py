@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from basert.messages import Failed, Submit, TokenLogprob
+from engines.drafts import Drafter
 
 # Within these no logit of any model overflows, and no request can leave itself without a token to draw.
 LARGEST = 1e6
@@ -25,9 +26,13 @@ class Sequence:
     limit: int  # tokens, prompt included, at which it ends with "length"
     arrived: float  # seconds, time.monotonic
     tokens: list[int] = field(default_factory=list)  # the prompt and what was drawn since
+    ids: bytes = b""  # the prompt as engines.prefix compares it
+    lone: bool = True  # the prompt's last token goes through a decode step
     computed: int = 0  # tokens whose keys and values are in the cache
+    cached: int = 0  # of these, the ones that other sequences had computed
     slot: int = -1
     scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt, until they are sent
+    drafter: Drafter = field(default_factory=Drafter)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -35,8 +40,14 @@ class Sequence:
 
     @property
     def pending(self) -> int:
-        """Tokens that must go through the graph before the next can be drawn; 1 is a decode step."""
+        """Tokens that must go through the graph before the next can be drawn."""
         return len(self.tokens) - self.computed
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether the next of these go through it in a chunk, not in a decode step."""
+        pending = len(self.tokens) - self.computed
+        return pending > 1 or (pending == 1 and not self.lone and not self.generated)
 
     @property
     def generated(self) -> int:

@@ -1,49 +1,82 @@
-"""Which sequence owns which cache row, and which window of rows a decode step needs. Knows no tensor."""
+"""Which sequence owns which cache row, and which window of rows a decode step needs. Knows no tensor.
+
+What a row holds when its sequence has ended stays there for later prompts (engines/prefix.py) until the row
+is needed. A row is chosen for a small window; which content is lost for it is another choice, since content
+can be copied away.
+"""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Iterable
 
 from engines.batch import Move
+from engines.prefix import Match, Prefixes
 from engines.sequence import Sequence
 
 # A row is worth moving when at most this many tokens are copied for each row that the window loses:
-# copying a token takes about 10 us, an idle row about 1 ms in each of the steps to come.
+# copying a token takes 1 us (8 bits) to 4 us (floats), an idle row about 1 ms in each of the steps to come.
 TOKENS_PER_ROW = 256
+# What only one row holds is worth copying from so many tokens on: they take 10 ms to compute, 0.1 ms to copy.
+WORTH_COPYING = 32
 
 
 class Slots:
-    """The rows of the cache. The lowest free one is given first, which keeps windows small."""
+    """The rows of the cache."""
 
-    def __init__(self, count: int, buckets: Iterable[int]) -> None:
+    def __init__(self, count: int, buckets: Iterable[int], *, keep: bool = True) -> None:
+        """keep: free rows are a prefix cache."""
         self.owners: list[Sequence | None] = [None] * count
         self.buckets = sorted({size for size in buckets if size < count} | {count})
-        self._free = list(range(count))  # a heap
+        self.prefixes = Prefixes(count, keep=keep)
+        self.free = count
 
     @property
     def used(self) -> int:
         return len(self.owners) - self.free
 
     @property
-    def free(self) -> int:
-        return len(self._free)
+    def retained_tokens(self) -> int:
+        return sum(held.length for row in self._free() if (held := self.prefixes.held[row]) is not None)
 
-    def take(self, sequence: Sequence) -> None:
-        """Give the sequence a row, of which one must be free."""
-        sequence.slot = heapq.heappop(self._free)
-        self.owners[sequence.slot] = sequence
+    def take(self, sequence: Sequence, found: Match) -> list[Move]:
+        """Give the sequence a row, of which one must be free, with what was found of its prompt in it."""
+        prefixes = self.prefixes
+        if found.length:
+            prefixes.use(found.row)
+        row = self._choose(found.row)
+        moves = self._save(row, sequence.ids)
+        if found.length and (found.row != row or prefixes.torn(row)):
+            moves.append(Move(found.row, row, found.length, prefixes.torn(found.row)))
+        self._own(row, sequence)
+        prefixes.begin(row, sequence.ids, found.length)
+        if found.length and self.owners[found.row] is None:
+            prefixes.thin(found.row)
+        return moves
+
+    def share(self, sequence: Sequence, found: Match) -> Move:
+        """Copy what was found of a running sequence's prompt into its row."""
+        self.prefixes.use(found.row)
+        self.prefixes.grow(sequence.slot, found.length)
+        return Move(found.row, sequence.slot, found.length, self.prefixes.torn(found.row))
 
     def release(self, sequence: Sequence) -> None:
-        self.owners[sequence.slot] = None
-        heapq.heappush(self._free, sequence.slot)
-        sequence.slot = -1
+        self.prefixes.retain(sequence.slot)
+        self._disown(sequence)
 
     def window(self, rows: Collection[int]) -> tuple[int, int]:
         """(first row, size) of the smallest bucket that covers `rows`, which are not empty."""
         low, high = min(rows), max(rows)
         size = next(size for size in self.buckets if size > high - low)
         return min(low, len(self.owners) - size), size
+
+    def overrun(self, first: int, size: int) -> list[int]:
+        """The rows of a decode window that are free, hold something, and are to lose their first token."""
+        return self.prefixes.overrun(row for row in range(first, first + size) if self.owners[row] is None)
+
+    def forget(self) -> None:
+        """Free rows hold nothing any more."""
+        for row in self._free():
+            self.prefixes.drop(row)
 
     def compact(self) -> list[Move]:
         """Move the highest owners into free rows below if that brings all into a smaller window, cheaply."""
@@ -55,11 +88,46 @@ class Slots:
         saved = self.window([sequence.slot for sequence in owned])[1] - size
         if sum(sequence.computed for sequence in high) > TOKENS_PER_ROW * saved:
             return []
-        return [self._lower(sequence) for sequence in high]
+        return [self._lower(sequence, size) for sequence in high]
 
-    def _lower(self, sequence: Sequence) -> Move:
+    def _free(self) -> list[int]:
+        return [row for row, owner in enumerate(self.owners) if owner is None]
+
+    def _choose(self, holder: int) -> int:
+        """Of the free rows that keep the window smallest, the holder of the prefix, else the least missed."""
+        owned = [row for row, owner in enumerate(self.owners) if owner is not None]
+        ends = [owned[0], owned[-1]] if owned else []
+        sizes = {row: self.window([*ends, row])[1] for row in self._free()}
+        least = min(sizes.values())
+        near = [row for row, size in sizes.items() if size == least]
+        return holder if holder in near else self.prefixes.oldest(near)
+
+    def _save(self, row: int, ids: bytes) -> list[Move]:
+        """Copy what only this row holds to the free row whose content is missed least, before `ids` come."""
+        least = self.prefixes.oldest(self._free())
+        if least == row or self.prefixes.own(row, ids) < WORTH_COPYING:
+            return []
+        held = self.prefixes.held[row]
+        assert held is not None
+        move = Move(row, least, held.length, held.torn)
+        self.prefixes.copy(row, least)
+        return [move]
+
+    def _lower(self, sequence: Sequence, size: int) -> Move:
         source = sequence.slot
-        target = heapq.heapreplace(self._free, source)
-        self.owners[source], self.owners[target] = None, sequence
-        sequence.slot = target
-        return Move(source, target, sequence.computed)
+        target = self.prefixes.oldest(row for row in self._free() if row < size)
+        move = Move(source, target, sequence.computed)
+        self.prefixes.copy(source, target)
+        self.prefixes.held[source] = None
+        self._disown(sequence)
+        self._own(target, sequence)
+        return move
+
+    def _own(self, row: int, sequence: Sequence) -> None:
+        self.owners[row], sequence.slot = sequence, row
+        self.free -= 1
+
+    def _disown(self, sequence: Sequence) -> None:
+        self.owners[sequence.slot] = None
+        sequence.slot = -1
+        self.free += 1

@@ -44,10 +44,15 @@ class Counters:
     requests_failed: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cached_tokens: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
     decode_steps: int = 0
     prefill_steps: int = 0
     padded_tokens: int = 0
     computed_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     step_seconds: float = 0.0
     batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))
     queue_seconds: Observations = field(default_factory=lambda: Observations(SECONDS_BOUNDS))

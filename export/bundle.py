@@ -39,7 +39,8 @@ from export.steps import LIBRARIES
 from export.workspace import link_or_copy, sha256_of
 
 BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64]
-CHUNK_BUCKETS = [8, 32, 128, 512]
+CHUNK_BUCKETS = [32, 64, 128, 256, 512]
+DRAFT_BUCKETS = [2, 4, 8, 16]  # with an int8 cache: export.passes.prefill.FUSED
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _manifest(parts: Parts, folder: Path, tokens: SpecialTokens, files: list[Fil
         bos_token_id=tokens.bos,
         has_chat_template=(folder / CHAT_TEMPLATE).is_file(),
         kv_cache=decoder.kv_cache,
-        graphs=[Graph("decoder", "cpu", path, decoder.inputs, decoder.outputs, BATCH_BUCKETS, CHUNK_BUCKETS)],
+        graphs=[_graph(decoder, path)],
         files=files,
         parity=parts.parity,
         provenance=Provenance(
@@ -160,3 +161,10 @@ def _cpu() -> str:
         if found:
             return found[1]
     return platform.machine()
+
+
+def _graph(decoder: Decoder, path: str) -> Graph:
+    drafts = DRAFT_BUCKETS if decoder.kv_cache.dtype == "int8" else []
+    return Graph(
+        "decoder", "cpu", path, decoder.inputs, decoder.outputs, BATCH_BUCKETS, CHUNK_BUCKETS, drafts
+    )

@@ -59,3 +59,14 @@ def test_a_failed_export_serves_nothing(bin_folder: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         calls(bin_folder, "serve")
     assert (bin_folder / "calls").read_text().count("\n") == 2
+
+
+def test_bench_peers_exports_what_it_measures(bin_folder: Path) -> None:
+    assert calls(bin_folder, "bench-peers", "ARGS=--peers llama.cpp")[-1] == (
+        "bench-peers its-name --peers llama.cpp"
+    )
+
+
+def test_every_target_has_one_recipe() -> None:
+    done = subprocess.run(["make", "-n", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True)
+    assert not done.stderr

@@ -36,7 +36,7 @@ from basert.manifest import (
     Tensor,
     write_json,
 )
-from engines.sessions.testing import Script, logits_of
+from engines.sessions.testing import FUSED, Script, logits_of
 
 SENTENCE = " Grüße, world 🌍! Boxing wizards jump."  # several of its tokens hold half a character
 TEMPLATE = (
@@ -163,6 +163,7 @@ def _graph(script: Script) -> Graph:
         ],
         batch_buckets=[1, 2, 4, 8, 16, 32],
         chunk_buckets=[8, 32, 64],
+        draft_buckets=[2, FUSED],
     )
 
 

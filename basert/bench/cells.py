@@ -105,16 +105,19 @@ class DecodeCell(Cell[tuple[float, float | None]]):
 class LoadCell(Cell[tuple[list[Outcome], float]]):
     """`concurrency` clients, each sending its next request as soon as the last was answered.
 
-    A sample is (outcomes, seconds from the first sent to the last answered).
+    A sample is (outcomes, seconds from the first sent to the last answered). The first `shared` tokens of a
+    repetition's prompts are alike.
     """
 
-    def __init__(self, concurrency: int, requests: int, prompt_tokens: int, output_tokens: int) -> None:
+    def __init__(
+        self, concurrency: int, requests: int, prompt_tokens: int, output_tokens: int, shared: int = 0
+    ) -> None:
         super().__init__()
-        self.concurrency, self.requests = concurrency, requests
+        self.concurrency, self.requests, self.shared = concurrency, requests, shared
         self.prompt_tokens, self.output_tokens = prompt_tokens, output_tokens
 
     async def measure(self, workload: Workload) -> tuple[list[Outcome], float]:
-        bodies = workload.bodies(self.requests, self.prompt_tokens, self.output_tokens)
+        bodies = workload.bodies(self.requests, self.prompt_tokens, self.output_tokens, self.shared)
         return await crowd(workload.client, bodies, self.concurrency)
 
     def report(self, report: Report) -> None:
@@ -125,6 +128,7 @@ class LoadCell(Cell[tuple[list[Outcome], float]]):
                 concurrency=self.concurrency,
                 prompt_tokens=self.prompt_tokens,
                 output_tokens=self.output_tokens,
+                shared_prefix=self.shared,
                 requests=len(answered),
                 errors=Counter(outcome.error for outcome in everything if outcome.error),
                 requests_per_second=Spread.of([_answered(sample) / sample[1] for sample in self.samples]),

@@ -17,11 +17,15 @@ PATH = "/v1/completions"
 
 @dataclass
 class Outcome:
-    """One request: when it was sent, when its chunks came (perf_counter seconds), how many tokens it got."""
+    """One request: when it was sent, when its chunks came (perf_counter seconds), how many tokens it got.
+
+    `tokens` and `prompt_tokens` are what the server counted.
+    """
 
     sent: float
     arrivals: list[float] = field(default_factory=list)
     tokens: int = 0
+    prompt_tokens: int = 0
     error: str | None = None
     began: asyncio.Event = field(default_factory=asyncio.Event)  # the first chunk, or the end without one
 
@@ -39,27 +43,32 @@ class Workload:
     model: str
     prompts: Prompts
 
-    def bodies(self, count: int, prompt_tokens: int, output_tokens: int) -> list[dict[str, Any]]:
-        return [
-            {
-                "model": self.model,
-                "prompt": self.prompts.draw(prompt_tokens),
-                "max_tokens": output_tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-                "stream_options": {"include_usage": True},
-            }
-            for _ in range(count)
-        ]
+    def bodies(
+        self, count: int, prompt_tokens: int, output_tokens: int, shared: int = 0
+    ) -> list[dict[str, Any]]:
+        """`count` requests with prompts of their own, whose first `shared` tokens are alike."""
+        prompts = self.prompts.draw_many(count, prompt_tokens, shared)
+        return [self.body(prompt, output_tokens) for prompt in prompts]
+
+    def body(self, prompt: list[int], output_tokens: int) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "prompt": prompt,
+            "max_tokens": output_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream_options": {"include_usage": True},
+        }
 
 
 async def run(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
     """Send one request and note what happens to it. Never raises for what the server does."""
     try:
         async for chunk in client.stream(PATH, body):
-            if chunk.usage is not None:
+            if chunk.usage is not None:  # some servers send it along with the last text
                 outcome.tokens = chunk.usage.completion_tokens
-            elif chunk.text:
+                outcome.prompt_tokens = chunk.usage.prompt_tokens
+            if chunk.text:
                 outcome.arrivals.append(time.perf_counter())
                 outcome.began.set()
     except RequestFailed as error:

@@ -24,6 +24,7 @@ class Plan:
     concurrencies: Sequence[int]
     load_prompt_tokens: int
     load_output_tokens: int
+    shared_prefix: int  # of the load prompts' tokens, those that are alike
     requests: int  # of each client of a level, in each repetition
     repetitions: int
     seconds: float  # for everything; what is not measured by then is left out
@@ -38,8 +39,9 @@ def cells_of(plan: Plan, skipped: list[str]) -> list[Cell[Any]]:
         for length, batch in itertools.product(plan.prompt_tokens, plan.batches)
         if _fits(plan, batch, length + plan.output_tokens, skipped)
     ]
+    lengths = (plan.load_prompt_tokens, plan.load_output_tokens, plan.shared_prefix)
     levels = [
-        LoadCell(count, count * plan.requests, plan.load_prompt_tokens, plan.load_output_tokens)
+        LoadCell(count, count * plan.requests, *lengths)
         for count in plan.concurrencies
         if _fits(plan, 1, plan.load_prompt_tokens + plan.load_output_tokens, skipped)
     ]

@@ -1,10 +1,12 @@
-"""Distinct prompts of exact token counts, as token ids. Knows /v1/tokenize, and no tokenizer."""
+"""Distinct prompts of exact token counts, as token ids. Knows who tokenises, and no tokenizer."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
-from basert.client import Client
+from basert.client import Client, RequestFailed
 
 SENTENCES = (
     "The ferry leaves the harbour at seven and comes back when the tide allows it.",
@@ -32,9 +34,13 @@ class Prompts:
 
     @classmethod
     async def from_server(cls, client: Client, model: str) -> Prompts:
-        """Raises RequestFailed where there is no /v1/tokenize."""
-        bodies = [{"model": model, "prompt": " " + text, "add_special_tokens": False} for text in SENTENCES]
-        return cls([(await client.post("/v1/tokenize", body))["tokens"] for body in bodies])
+        """Raises RequestFailed where there is neither /v1/tokenize nor /tokenize."""
+        return cls([await _tokenize(client, model, " " + text) for text in SENTENCES])
+
+    @classmethod
+    def from_encoder(cls, encode: Callable[[str], list[int]], seed: int = 0) -> Prompts:
+        """encode: a text's token ids, without any that a tokenizer puts around it."""
+        return cls([encode(" " + text) for text in SENTENCES], seed)
 
     def draw(self, length: int) -> list[int]:
         """Exactly `length` token ids."""
@@ -42,3 +48,21 @@ class Prompts:
         while len(ids) < length:
             ids += self._random.choice(self._sentences)
         return ids[:length]
+
+    def draw_many(self, count: int, length: int, shared: int = 0) -> list[list[int]]:
+        """`count` prompts whose first `shared` tokens are alike, and like no other prompt's."""
+        prefix = self.draw(shared)
+        return [prefix + self.draw(length - shared) for _ in range(count)]
+
+
+async def _tokenize(client: Client, model: str, text: str) -> list[int]:
+    """vLLM's request and llama.cpp's are one: each server reads the fields that it knows."""
+    body = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
+    try:
+        answer: dict[str, Any] = await client.post("/v1/tokenize", body)
+    except RequestFailed as error:
+        if error.http_status != 404:
+            raise
+        answer = await client.post("/tokenize", body)
+    ids: list[int] = answer["tokens"]
+    return ids

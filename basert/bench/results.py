@@ -77,6 +77,7 @@ class Level(msgspec.Struct, frozen=True):
     first_token: Percentiles
     inter_token: Percentiles  # between neighbouring chunks of a stream
     whole_request: Percentiles
+    shared_prefix: int = 0  # first tokens of the prompts that are alike within a repetition
 
 
 class Machine(msgspec.Struct, frozen=True):

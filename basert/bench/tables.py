@@ -52,8 +52,9 @@ def _decode(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
 
 def _load_title(report: Report, runs: str) -> str:
     one = report.load[0]
+    shared = f" ({one.shared_prefix} of them shared)" if one.shared_prefix else ""
     return (
-        f"Load: {one.prompt_tokens} prompt and {one.output_tokens} output tokens a request, {runs};"
+        f"Load: {one.prompt_tokens} prompt{shared} and {one.output_tokens} output tokens a request, {runs};"
         " milliseconds at p50 / p90 / p99"
     )
 

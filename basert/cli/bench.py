@@ -91,6 +91,14 @@ class Counts(click.ParamType[tuple[int, ...]]):
     help="Under load.",
 )
 @click.option(
+    "--shared-prefix",
+    type=click.IntRange(0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Tokens that the prompts of a load run begin with alike.",
+)
+@click.option(
     "--requests", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Of each client."
 )
 @click.option(
@@ -142,6 +150,8 @@ def command(
     if profile:
         _profile(model, url, json_file, threads, flags)
         return
+    if flags["shared_prefix"] >= flags["load_prompt_tokens"]:
+        raise ConfigError("--shared-prefix must leave tokens to differ in; raise --load-prompt-tokens.")
     serve = [*_flag("--continuous-batching", slots), *_flag("--threads", threads)]
     with connect(model, url, api_key, serve) as target:
         report = asyncio.run(_measure(target, flags))

@@ -40,13 +40,21 @@ _COUNTERS = {
         "Requests refused, the queue being full or they too long.",
     ),
     "requests_failed": ("engine_requests_failed", "Requests that failed in the engine."),
-    "prompt_tokens": ("engine_prompt_tokens", "Prompt tokens computed."),
+    "prompt_tokens": ("engine_prompt_tokens", "Prompt tokens, computed or cached."),
     "generated_tokens": ("engine_generated_tokens", "Tokens generated."),
     "cached_tokens": ("engine_cached_tokens", "Prompt tokens taken from the prefix cache."),
+    "prefix_queries": ("engine_prefix_cache_queries", "Requests that looked into the prefix cache."),
+    "prefix_hits": ("engine_prefix_cache_hits", "Requests that found a beginning of their prompt there."),
+    "prefix_evictions": ("engine_prefix_cache_evictions", "Cached prompts overwritten to make room."),
     "decode_steps": ("engine_decode_steps", "Decode steps."),
     "prefill_steps": ("engine_prefill_steps", "Prefill steps."),
-    "padded_tokens": ("engine_padded_tokens", "Tokens computed for nothing: bucket padding and idle rows."),
+    "padded_tokens": (
+        "engine_padded_tokens",
+        "Tokens computed for nothing: padding, idle rows, wrong guesses.",
+    ),
     "computed_tokens": ("engine_computed_tokens", "All tokens that went through the graph."),
+    "drafted_tokens": ("engine_drafted_tokens", "Tokens guessed, to be verified in one step."),
+    "accepted_tokens": ("engine_accepted_tokens", "Of which were right."),
     "step_seconds": ("engine_step_seconds", "Wall time inside the engine's steps."),
     "run_seconds": ("engine_run_seconds", "Of which inside the graph."),
 }
@@ -56,6 +64,7 @@ _GAUGES = {
     "slots": ("slots", "Sequences that can be decoded together."),
     "slots_used": ("slots_used", "Slots in use."),
     "kv_tokens": ("kv_tokens", "Tokens held in KV slots."),
+    "retained_tokens": ("prefix_cache_tokens", "Tokens that free KV slots keep for later prompts."),
     "resident_bytes": ("engine_resident_bytes", "Memory of the engine process."),
 }
 _HISTOGRAMS = {

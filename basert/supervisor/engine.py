@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -167,4 +168,16 @@ class Engine(Kept):
             command += [] if value is None else [flag, str(value)]
         if config.spin is not None:
             command.append("--spin" if config.spin else "--no-spin")
+        if not config.speculation:
+            command.append("--no-speculation")
+        if not config.prefix_cache:
+            command.append("--no-prefix-cache")
+        if config.prefix_cache_file is not None:
+            command += ["--prefix-cache-file", str(self._prefix_file(config.prefix_cache_file))]
         return command
+
+    def _prefix_file(self, path: Path) -> Path:
+        """Each model's own, also when their names hold slashes."""
+        if len(self._config.model) < 2:
+            return path.absolute()
+        return path.absolute().with_name(f"{path.name}.{quote(self.state.name, safe='')}")

@@ -59,7 +59,8 @@ class Session(Protocol):
         """Write the profile that was asked for, and say where. Raises BundleError where there is none."""
 
     def cached(self, row: int, length: int) -> Arrays:
-        """Views of a row's first tokens: "{layer}.key" and "{layer}.value", [kv_heads, length, head_dim]."""
+        """Views of a row's first tokens, to read and to write: "{layer}.key" and "{layer}.value",
+        [kv_heads, length, head_dim]."""
 
 
 def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:

@@ -21,6 +21,9 @@ from basert.errors import BundleError
 from basert.manifest import KVCache
 from engines.sessions import Arrays, SessionOptions
 
+STEPPED = 1 << 32  # added to what a decode step leaves: to a real model, too, it is not what a chunk leaves
+FUSED = 4  # most tokens at once that get what decode steps give
+
 
 class Script(msgspec.Struct, frozen=True):
     """What the session plays. All ids are token ids.
@@ -75,7 +78,7 @@ class TestingSession:
         for i in range(batch):
             if past[i] < 0 or past[i] + chunk > self.cache.shape[1]:
                 raise RuntimeError(f"row {row + i}: {past[i]} + {chunk} tokens are outside of the cache")
-            self.cache[row + i, past[i] : past[i] + chunk] = ids[i]
+            self.cache[row + i, past[i] : past[i] + chunk] = ids[i] + (STEPPED if chunk <= FUSED else 0)
         for r, index in enumerate(feeds["logits_idx"].tolist()):
             i, position = divmod(index, chunk)
             token = self.next_token(self.cache[row + i, : past[i] + position + 1])
@@ -103,10 +106,10 @@ class TestingSession:
         return past
 
     def next_token(self, history: NDArray[np.int64]) -> int:
-        """What follows `history`, an int64 vector of ids."""
+        """What follows `history`, an int64 vector of ids, with STEPPED added to those of decode steps."""
         sentence = self.script.sentence
         if sentence:
-            tail = history[-len(sentence) :].tolist()
+            tail = (history[-len(sentence) :] % STEPPED).tolist()
             matched = [n for n in range(1, len(sentence)) if tail[-n:] == sentence[:n]]
             return sentence[matched[-1] if matched else 0]
         weights = np.arange(1, len(history) + 1, dtype=np.int64) * 2654435761

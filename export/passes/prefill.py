@@ -1,19 +1,21 @@
 """Attention of a chunk on standard operators; a decode step keeps GroupQueryAttention. One int8 cache.
 
 GroupQueryAttention decodes fastest from an int8 cache and prefills slowest from it (docs/architecture.md), so
-each layer becomes an `If`: then, with one new token a row, the fused operator; else, for the rows of a chunk,
+each layer becomes an `If`: then, with few new tokens a row (FUSED), the fused operator, whose rows get the
+bits of single decode steps however many come at once; else, for the rows of a chunk,
 
     rotate q and k;  round k and v to int8 and TensorScatter them into the cache;
-    Attention(q * key scale, int8 keys, int8 values) * value scale
+    Attention(q, int8 keys, int8 values)
 
-Scales sit on q and on the result, so that the cache's past is cast and nothing more. Rows of a chunk have one
-past (engines/batch.py), hence one causal mask for all rows and for all layers with the same window.
+Scales were folded away before (cache.py), so that the cache's past is cast and nothing more. Rows of a chunk
+have one past (engines/batch.py), hence one causal mask for all rows and for all layers with the same window.
+A long chunk's queries go in BLOCKS, each over the keys that it can see: a third less arithmetic at the start
+of a text. A position's bits depend on neither chunk nor block (the kernel's do not, from two rows on).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +23,9 @@ import onnx_ir as ir
 from export.passes.editing import Branch, Editor
 
 MASKED = np.float32(-1e9)
+FUSED = 16  # most new tokens a row that GroupQueryAttention computes
+BLOCKS = 4
+LONG = 128  # tokens of a chunk that is worth cutting into blocks
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,18 @@ class Heads:
 class Plan:
     """What all layers' prefill branches share, computed once a run; empty in a decode step."""
 
-    decodes: ir.Value  # bool [1]
+    fused: ir.Value  # bool [1]
+    long: ir.Value  # bool [1]
     past: ir.Value  # int64 [batch]: where the chunk's keys are written
     positions: ir.Value  # int64 [batch, chunk]
-    length: ir.Value  # int64 [1]: past + chunk
+    starts: list[ir.Value]  # int64 [1]: first query of each block, and the chunk's length
+    lengths: list[ir.Value]  # int64 [1]: keys that each block's last query sees; the last: past + chunk
     masks: dict[int, ir.Value]  # by window, -1 for none: float32 [chunk, length], added to the scores
+    parts: dict[int, list[ir.Value]]  # the masks of each block: float32 [queries, keys]
+
+    @property
+    def length(self) -> ir.Value:
+        return self.lengths[-1]
 
 
 def plan_prefill(editor: Editor, windows: set[int]) -> Plan:
@@ -56,22 +68,26 @@ def plan_prefill(editor: Editor, windows: set[int]) -> Plan:
     chunk = editor.insert(
         first, "Slice", shape, editor.constant("first", [1]), editor.constant("second", [2])
     )
-    decodes = editor.insert(first, "Equal", chunk, editor.constant("first", [1]))
+    fused = editor.insert(first, "LessOrEqual", chunk, editor.constant("fused", [FUSED]))
+    long = editor.insert(first, "Greater", chunk, editor.constant("long", [LONG]))
     order = sorted(windows)
     nothing, something = Branch("no_plan"), Branch("plan")
-    empty = [nothing.constant(np.zeros(size, np.int64)) for size in ((1,), (1, 1), (1,))]
-    masks = [nothing.constant(np.zeros((1, 1), np.float32)) for _ in order]
-    branches = {
-        "then_branch": nothing.graph([*empty, *masks]),
-        "else_branch": something.graph(_planned(something, editor, shape, chunk, inputs["total_seq"], order)),
-    }
-    past, positions, length, *masks = editor.insert_many(first, "If", [decodes], 3 + len(order), **branches)
-    return Plan(decodes, past, positions, length, dict(zip(order, masks, strict=True)))
+    planned = _planned(something, editor, shape, chunk, inputs["total_seq"], order)
+    sizes = [(1,), (1, 1), *[(1,)] * (2 * BLOCKS + 1), *[(1, 1)] * (len(planned) - 2 * BLOCKS - 3)]
+    dtypes = [np.int64] * (2 * BLOCKS + 3) + [np.float32] * (len(planned) - 2 * BLOCKS - 3)
+    empty = [nothing.constant(np.zeros(size, dtype)) for size, dtype in zip(sizes, dtypes, strict=True)]
+    branches = {"then_branch": nothing.graph(empty), "else_branch": something.graph(planned)}
+    past, positions, *rest = editor.insert_many(first, "If", [fused], len(planned), **branches)
+    starts, lengths, masks = rest[: BLOCKS + 1], rest[BLOCKS + 1 : 2 * BLOCKS + 1], rest[2 * BLOCKS + 1 :]
+    whole, parts = masks[: len(order)], masks[len(order) :]
+    cut = {window: parts[i * BLOCKS : (i + 1) * BLOCKS] for i, window in enumerate(order)}
+    return Plan(fused, long, past, positions, starts, lengths, dict(zip(order, whole, strict=True)), cut)
 
 
 def _planned(
     branch: Branch, editor: Editor, shape: ir.Value, chunk: ir.Value, total: ir.Value, windows: list[int]
 ) -> list[ir.Value]:
+    """The fields of Plan but the first two, in their order."""
     zero, one, column = (editor.constant(f"plan.{n}", np.array(n)) for n in (0, 1, [1]))
     flat = editor.constant("plan.flat", [-1])
     length = branch.add("Reshape", branch.add("Cast", total, to=ir.DataType.INT64), flat)
@@ -81,8 +97,41 @@ def _planned(
     queries = branch.add("Add", branch.add("Range", zero, branch.add("Squeeze", chunk), one), past)
     standing = branch.add("Unsqueeze", queries, column)
     positions = branch.add("Expand", queries, shape)
+    starts, lengths = _blocks(branch, editor, chunk, past)
     masks = [_mask(branch, editor, standing, columns, window) for window in windows]
-    return [branch.add("Expand", past, rows), positions, length, *masks]
+    both = editor.constant("plan.both", [0, 1])
+    parts = [
+        _corner(branch, editor, mask, starts[i], starts[i + 1], lengths[i], both)
+        for mask in masks
+        for i in range(BLOCKS)
+    ]
+    return [branch.add("Expand", past, rows), positions, *starts, *lengths, *masks, *parts]
+
+
+def _blocks(
+    branch: Branch, editor: Editor, chunk: ir.Value, past: ir.Value
+) -> tuple[list[ir.Value], list[ir.Value]]:
+    """Plan.starts and Plan.lengths: BLOCKS even parts, the last one what is left."""
+    size = branch.add("Div", chunk, editor.constant("blocks", [BLOCKS]))
+    starts = [editor.constant("zeroth", [0]), size]
+    starts += [branch.add("Mul", size, editor.constant(f"block.{i}", [i])) for i in range(2, BLOCKS)]
+    return [branch.add("Identity", starts[0]), *starts[1:], branch.add("Identity", chunk)], [
+        branch.add("Add", past, end) for end in (*starts[1:], chunk)
+    ]
+
+
+def _corner(
+    branch: Branch,
+    editor: Editor,
+    mask: ir.Value,
+    start: ir.Value,
+    end: ir.Value,
+    keys: ir.Value,
+    both: ir.Value,
+) -> ir.Value:
+    """mask[start:end, :keys]"""
+    starts = branch.add("Concat", start, editor.constant("zeroth", [0]), axis=0)
+    return branch.add("Slice", mask, starts, branch.add("Concat", end, keys, axis=0), both)
 
 
 def _mask(branch: Branch, editor: Editor, queries: ir.Value, keys: ir.Value, window: int) -> ir.Value:
@@ -102,7 +151,6 @@ class Layer:
 
     node: ir.Node
     heads: Heads
-    scales: dict[str, np.ndarray[Any, Any]]  # "key" and "value": float32 [kv heads, dim]
     index: int
 
 
@@ -112,27 +160,67 @@ def prefill_branch(editor: Editor, layer: Layer, plan: Plan) -> ir.Graph:
     node, heads = layer.node, layer.heads
     query, key, value = _parts(branch, editor, node, heads)
     query, key = (_rotated(branch, node, plan, x, n) for x, n in ((query, heads.query), (key, heads.kv)))
-    groups = heads.query // heads.kv
-    scale = {kind: np.repeat(array, groups, axis=0).reshape(-1) for kind, array in layer.scales.items()}
-    query = branch.add("Mul", query, editor.constant(f"kv.{layer.index}.query", scale["key"]))
-    keys = _cached(branch, editor, layer, plan, "key", key)
-    values = _cached(branch, editor, layer, plan, "value", value)
-    mixed = branch.add(
-        "Attention",
-        _by_head(branch, editor, query, heads.query, heads.dim),
-        keys[1],
-        values[1],
-        plan.masks[node.attributes.get_int("local_window_size", -1)],
-        scale=node.attributes.get_float("scale", 0.0) or heads.dim**-0.5,
-        softcap=node.attributes.get_float("softcap", 0.0),
-    )
+    query = _by_head(branch, editor, query, heads.query, heads.dim)
+    caches = [
+        _cached(branch, editor, layer, plan, node.inputs[index], x) for index, x in ((3, key), (4, value))
+    ]
+    window = node.attributes.get_int("local_window_size", -1)
+    whole, blocks = Branch(f"whole_{layer.index}"), Branch(f"blocks_{layer.index}")
+    branches = {
+        "then_branch": blocks.graph([_in_blocks(blocks, editor, layer, plan, query, caches, window)]),
+        "else_branch": whole.graph(
+            [_attention(whole, editor, layer, query, caches, plan.length, plan.masks[window])]
+        ),
+    }
+    mixed = branch.add("If", plan.long, **branches)
     joined = branch.add(
         "Reshape",
         branch.add("Transpose", mixed, perm=[0, 2, 1, 3]),
         editor.constant(f"joined.{heads.widths[0]}", [0, 0, heads.widths[0]]),
     )
-    out = branch.add("Mul", joined, editor.constant(f"kv.{layer.index}.out", scale["value"]))
-    return branch.graph([out, keys[0], values[0]])
+    return branch.graph([joined, *caches])
+
+
+def _in_blocks(
+    branch: Branch,
+    editor: Editor,
+    layer: Layer,
+    plan: Plan,
+    query: ir.Value,
+    caches: list[ir.Value],
+    window: int,
+) -> ir.Value:
+    axis, mixed = editor.constant("second", [2]), []
+    for i in range(BLOCKS):
+        part = branch.add("Slice", query, plan.starts[i], plan.starts[i + 1], axis)
+        mask = plan.parts[window][i]
+        mixed.append(_attention(branch, editor, layer, part, caches, plan.lengths[i], mask))
+    return branch.add("Concat", *mixed, axis=2)
+
+
+def _attention(
+    branch: Branch,
+    editor: Editor,
+    layer: Layer,
+    query: ir.Value,
+    caches: list[ir.Value],
+    length: ir.Value,
+    mask: ir.Value,
+) -> ir.Value:
+    """[batch, heads, queries, dim] over the first `length` keys and values of the caches."""
+    start, axis = editor.constant("zeroth", [0]), editor.constant("second", [2])
+    filled = [branch.add("Slice", cache, start, length, axis) for cache in caches]
+    key, value = (branch.add("Cast", part, to=ir.DataType.FLOAT) for part in filled)
+    attributes = layer.node.attributes
+    return branch.add(
+        "Attention",
+        query,
+        key,
+        value,
+        mask,
+        scale=attributes.get_float("scale", 0.0) or layer.heads.dim**-0.5,
+        softcap=attributes.get_float("softcap", 0.0),
+    )
 
 
 def _parts(branch: Branch, editor: Editor, node: ir.Node, heads: Heads) -> list[ir.Value]:
@@ -161,19 +249,13 @@ def _rotated(branch: Branch, node: ir.Node, plan: Plan, x: ir.Value, heads: int)
 
 
 def _cached(
-    branch: Branch, editor: Editor, layer: Layer, plan: Plan, kind: str, x: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """Round x [batch, chunk, kv heads * dim] into the cache; (the cache, all of it so far as float32)."""
-    heads, past = layer.heads, layer.node.inputs[3 if kind == "key" else 4]
-    inverse = (1 / layer.scales[kind]).astype(np.float32).reshape(-1)
-    scaled = branch.add("Mul", x, editor.constant(f"kv.{layer.index}.{kind}.inverse", inverse))
-    whole = editor.constant("kv.whole", np.float32(1))
-    rounded = branch.add("QuantizeLinear", scaled, whole, editor.constant("kv.zero", np.int8(0)))
-    parts = _by_head(branch, editor, rounded, heads.kv, heads.dim)
-    cache = branch.add("TensorScatter", past, parts, plan.past, axis=2)
-    start, axis = editor.constant("zeroth", [0]), editor.constant("second", [2])
-    filled = branch.add("Slice", cache, start, plan.length, axis)
-    return cache, branch.add("Cast", filled, to=ir.DataType.FLOAT)
+    branch: Branch, editor: Editor, layer: Layer, plan: Plan, past: ir.Value, x: ir.Value
+) -> ir.Value:
+    """Round x [batch, chunk, kv heads * dim] into a cache."""
+    whole, zero = editor.constant("kv.whole", np.float32(1)), editor.constant("kv.zero", np.int8(0))
+    rounded = branch.add("QuantizeLinear", x, whole, zero)
+    parts = _by_head(branch, editor, rounded, layer.heads.kv, layer.heads.dim)
+    return branch.add("TensorScatter", past, parts, plan.past, axis=2)
 
 
 def _by_head(branch: Branch, editor: Editor, x: ir.Value, heads: int, dim: int) -> ir.Value:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from export.passes.anatomy import Linear, embedding, linears
 from export.passes.editing import MICROSOFT, Editor, consumers, data_of, prune
+from export.passes.outputs import BLOCKS_NAME
 
 Array = np.ndarray[Any, Any]
 
@@ -136,7 +137,7 @@ def _depends_on(value: ir.Value) -> set[ir.Node]:
 
 
 def _choose_unscaled(model: ir.Model, scaled: dict[ir.Value, tuple[ir.Value, ir.Value]]) -> None:
-    """The best token does not change when its row is scaled: ArgMax reads the head's raw output."""
+    """The best token does not change when its row is scaled: it is looked for in the head's raw output."""
     for node in model.graph:
-        if node.op_type == "ArgMax" and node.inputs[0] in scaled:
+        if (node.op_type == "ArgMax" or node.name == BLOCKS_NAME) and node.inputs[0] in scaled:
             node.replace_input_with(0, scaled[node.inputs[0]][0])

@@ -92,6 +92,20 @@ def test_what_does_not_fit_is_left_out_and_said(basert: Run, server: Server) -> 
     assert "left out: 304 tokens of prompt and answer: the context holds 256" in done.stdout
 
 
+def test_load_prompts_can_begin_alike(basert: Run, server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    asked = ("--batch", "", "--repetitions", "1", "--concurrency", "2", "--load-prompt-tokens", "40")
+    shared = ("--shared-prefix", "30", "--json", str(file))
+    done = basert("bench", "tiny", "--url", server.url, *asked, *shared)
+    assert done.returncode == 0, done.stderr
+    assert "40 prompt (30 of them shared)" in done.stdout
+    [level] = msgspec.json.decode(file.read_bytes(), type=Report).load
+    assert (level.shared_prefix, level.requests) == (30, 4)
+    wrong = basert("bench", "tiny", "--url", server.url, *asked, "--shared-prefix", "40")
+    assert wrong.returncode == 2
+    assert "--shared-prefix must leave tokens to differ in" in wrong.stderr
+
+
 def test_it_stops_when_its_time_is_over(basert: Run, server: Server) -> None:
     asked = ("--batch", "1", "--prompt-tokens", "100", "--output-tokens", "150", "--repetitions", "1000")
     done = basert("bench", "slow", "--url", server.url, *asked, "--concurrency", "", "--seconds", "1")

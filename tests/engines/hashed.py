@@ -8,20 +8,25 @@ import numpy as np
 import pytest
 
 from basert.messages import Message, Submit, Tokens
-from engines.sessions.testing import TestingSession, logits_of
+from engines.batch import Chunks
+from engines.sessions.testing import STEPPED, TestingSession, logits_of
 
 CONTEXT, SLOTS = 77, 5
+CHUNKS = Chunks([8, 32, 64], 64, CONTEXT)  # as tests/tiny.py's bundles have them
 
 
 def expected(model: TestingSession, submit: Submit, eos: int) -> tuple[list[int], str]:
     """What a greedy request must answer, computed without any engine."""
-    tokens, ends = list(submit.prompt), {*submit.stop_ids} | (set() if submit.ignore_eos else {eos})
-    limit = min(len(tokens) + submit.max_tokens, CONTEXT)
-    while len(tokens) < limit:
-        tokens.append(model.next_token(np.array(tokens)))
-        if tokens[-1] in ends:
-            return tokens[len(submit.prompt) :], "stop"
-    return tokens[len(submit.prompt) :], "length"
+    history, ends = list(submit.prompt), {*submit.stop_ids} | (set() if submit.ignore_eos else {eos})
+    if CHUNKS.lone(len(history)):
+        history[-1] += STEPPED
+    answer: list[int] = []
+    while len(answer) < submit.max_tokens and len(history) < CONTEXT:
+        answer.append(model.next_token(np.array(history)))
+        history.append(answer[-1] + STEPPED)
+        if answer[-1] in ends:
+            return answer, "stop"
+    return answer, "length"
 
 
 def check_scores(replies: Sequence[Message], model: TestingSession, submit: Submit) -> None:

@@ -11,8 +11,7 @@ from tokenizers import Tokenizer
 
 from basert.manifest import TOKENIZER
 from basert.messages import Sampling
-from engines.batch import Batch
-from engines.runner import Output
+from engines.batch import Row
 from engines.sampling import Sampler
 from engines.scheduler import Sample
 from tests.engines.harness import SteppedEngine
@@ -42,11 +41,10 @@ class RecordingSampler(Sampler):
         super().__init__()
         self.logits: dict[int, list[NDArray[np.float32]]] = {}
 
-    def sample(self, batch: Batch, output: Output) -> list[Sample]:
-        for i, row in enumerate(batch.rows):
-            if row.sequence is not None and row.draws and output.logits is not None:
-                self.logits.setdefault(row.sequence.submit.id, []).append(output.logits[i].copy())
-        return super().sample(batch, output)
+    def _draw(self, row: Row, best: int, logits: NDArray[np.float32] | None) -> Sample:
+        if row.sequence is not None and row.draws and logits is not None:
+            self.logits.setdefault(row.sequence.submit.id, []).append(logits.copy())
+        return super()._draw(row, best, logits)
 
 
 def chat(bundle: Path, text: str) -> list[int]:

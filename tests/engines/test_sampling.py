@@ -126,7 +126,7 @@ def sample(sequence: Sequence, logits: NDArray[np.float32]) -> int:
     row = Row(sequence.computed, sequence.tokens[sequence.computed :], 1, sequence, draws=True)
     output = Output(np.array([int(logits.argmax())]), logits[np.newaxis])
     [drawn] = SAMPLERS[logits.size].sample(Batch(0, 1, [row], logits=True), output)
-    return drawn.token
+    return drawn.tokens[0]
 
 
 SAMPLERS: defaultdict[int, Sampler] = defaultdict(Sampler)  # by vocabulary size, as engines have them
@@ -202,8 +202,8 @@ def test_logprobs_ignore_the_filters() -> None:
     [drawn] = Sampler().sample(
         Batch(0, 1, [row], logits=True), Output(np.zeros(1, np.int64), logits[np.newaxis])
     )
-    assert drawn.token == 3
-    assert drawn.logprob == logprob(logits, 3, 2)
+    assert drawn.tokens == (3,)
+    assert drawn.logprobs == (logprob(logits, 3, 2),)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])

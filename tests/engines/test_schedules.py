@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,8 @@ submits: st.SearchStrategy[dict[str, int]] = st.builds(
     prompt_logprobs=st.sampled_from([-1, -1, -1, 0, 2]),
     ignore_eos=st.booleans(),
     salt=st.integers(0, 10_000),
+    family=st.sampled_from([0, 0, 1]),
+    shared=st.one_of(st.just(0), st.integers(1, CONTEXT)),
 )
 actions = st.one_of(
     st.tuples(st.just("submit"), submits),
@@ -58,6 +61,7 @@ def test_every_request_gets_its_own_answer_once(
         elif what == "step":
             assert isinstance(how, int)
             engine.step(how)
+            check_held(engine)
         stats = engine.stats()
         assert stats.waiting <= QUEUE + SLOTS - stats.slots_used
         assert stats.running == stats.slots_used <= SLOTS
@@ -78,8 +82,11 @@ def ask(
     prompt_logprobs: int,
     ignore_eos: bool,
     salt: int,
+    family: int,
+    shared: int,
 ) -> None:
-    prompt = [(salt * 31 + i * 7) % 250 + 10 for i in range(length)]
+    """The first `shared` tokens of the prompt are those of its family."""
+    prompt = [((family if i < shared else salt) * 31 + i * 7) % 250 + 10 for i in range(length)]
     submit = Submit(
         len(asked) + 1,
         prompt,
@@ -117,11 +124,21 @@ def check(
         check_scores(engine.replies[key], model, submit)
 
 
+def check_held(engine: SteppedEngine) -> None:
+    """What rows are said to hold is in them, as chunks left it; a first token may lie aside."""
+    for row, held in enumerate(engine.scheduler._slots.prefixes.held):
+        if held is not None and held.length:
+            ids = engine.session.cache[row, : held.length].copy()
+            if held.torn:
+                ids[0] = engine.engine._runner._aside[row]["0.key"][0, 0, 0]
+            assert ids.tolist() == array("i", held.ids).tolist()[: held.length]
+
+
 def check_idle(engine: SteppedEngine, asked: dict[tuple[int, int], Submit]) -> None:
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.slots_used, stats.kv_tokens) == (0, 0, 0, 0)
-    assert sorted(engine.scheduler._slots._free) == list(range(SLOTS))
-    assert len(engine.scheduler._prefilling) == 0
+    assert engine.scheduler._slots.owners == [None] * SLOTS
+    assert len(engine.scheduler._prompts) == 0
     assert stats.requests_failed == 0
     ended = stats.requests_finished + stats.requests_cancelled + stats.requests_refused
     assert ended == len(asked)

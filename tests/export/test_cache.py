@@ -11,6 +11,7 @@ from basert.errors import ExportError
 from export.calibration import cache_maxima_ids, calibrate_ids
 from export.graph import decoder_from_checkpoint
 from export.passes.cache import HEADROOM
+from export.passes.prefill import FUSED
 from export.runner import Logits, SlotRunner
 from export.variants import build_int8_cache, build_variant, choose_cache_bits
 from tests.export.families import FAMILIES, VOCAB, write_family
@@ -41,8 +42,8 @@ def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return out
 
 
-def opened(graph: Path, slots: int = 1, threads: int = 1) -> SlotRunner:
-    return SlotRunner(graph, slots=slots, max_context=96, threads=threads)
+def opened(graph: Path, slots: int = 1, threads: int = 1, context: int = 96) -> SlotRunner:
+    return SlotRunner(graph, slots=slots, max_context=context, threads=threads)
 
 
 def divergence(ours: Logits, reference: Logits) -> float:
@@ -98,6 +99,34 @@ def test_a_request_gets_the_same_bits_alone_and_in_a_batch(graphs: dict[str, Pat
         assert np.array_equal(one[0], first[slot])
         assert np.array_equal(alone.decode([7], lengths[slot : slot + 1])[0], batch[slot])
         assert np.abs(prefill(alone, 0, prompts[slot], 4) - first[slot]).max() < first.std()
+
+
+def test_a_chunk_s_bits_do_not_depend_on_how_a_prompt_is_cut(graphs: dict[str, Path]) -> None:
+    """Of chunks on standard operators, in blocks (over 128 tokens) or not; the longest past every window."""
+    [ids] = sequences(1, 220, 4)
+    whole = opened(graphs["w8a8"], threads=2, context=256)
+    logits = whole.chunk(0, ids, 0)
+    for cuts in ([140, 80], [17, 129, 74], [32, 32, 32, 124]):
+        runner, past = opened(graphs["w8a8"], context=256), 0
+        for size in cuts:
+            part = runner.chunk(0, ids[past : past + size], past)
+            assert np.array_equal(part, logits[past : past + size]), (cuts, past)
+            past += size
+        for name, array in runner.cached(0, 220).items():
+            assert np.array_equal(array, whole.cached(0, 220)[name]), (cuts, name)
+
+
+def test_few_tokens_at_once_get_the_bits_of_decode_steps(graphs: dict[str, Path]) -> None:
+    [ids] = sequences(1, 80, 5)
+    one_by_one, together = opened(graphs["w8a8"]), opened(graphs["w8a8"], threads=2)
+    for runner in (one_by_one, together):
+        runner.chunk(0, ids[:40], 0)
+    past = 40
+    for size in (2, 3, 5, 8, FUSED):
+        part = ids[past : past + size]
+        steps = [one_by_one.decode([token], [past + i])[0] for i, token in enumerate(part)]
+        assert np.array_equal(together.chunk(0, part, past), np.stack(steps)), size
+        past += size
 
 
 def test_the_scales_leave_headroom_over_what_calibration_saw(graphs: dict[str, Path]) -> None:

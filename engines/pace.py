@@ -1,0 +1,44 @@
+"""How long a prompt's chunk may be while streams run: what runs took tells. Knows shapes and seconds only.
+
+A stream waits for one chunk between two of its tokens, so a chunk may take STALL times as long as a decode
+step: then no gap is over 1 + STALL usual ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+STALL = 2.0
+WEIGHT = 0.2  # of the newest run
+
+
+class Pace:
+    def __init__(self, chunks: Sequence[int]) -> None:
+        """chunks: the buckets, ascending."""
+        self._chunks = chunks
+        self._seconds: dict[tuple[int, int], float] = {}  # (rows, chunk) -> moving average
+
+    def note(self, rows: int, chunk: int, seconds: float) -> None:
+        """A run of this shape took so long; what is neither a decode step nor a bucket tells nothing."""
+        if chunk > 1 and chunk not in self._chunks:
+            return
+        known = self._seconds.get((rows, chunk), seconds)
+        self._seconds[rows, chunk] = known + WEIGHT * (seconds - known)
+
+    def longest(self, rows: int) -> int:
+        """The longest chunk between decode steps of `rows` rows; the shortest bucket is always allowed."""
+        allowed = STALL * self._step(rows)
+        fitting = [chunk for chunk in self._chunks if self._chunk(chunk) <= allowed]
+        return max(fitting, default=self._chunks[0])
+
+    def _step(self, rows: int) -> float:
+        """Seconds of a decode step; of the nearest shape that has run, if this one has not."""
+        known = [shape for shape in self._seconds if shape[1] == 1]
+        nearest = min(known, key=lambda shape: abs(shape[0] - rows), default=None)
+        return self._seconds[nearest] if nearest else 0.0
+
+    def _chunk(self, chunk: int) -> float:
+        """Seconds of a chunk; in proportion to its tokens, from the nearest one that has run."""
+        known = [size for rows, size in self._seconds if rows == 1 and size > 1]
+        nearest = min(known, key=lambda size: abs(size - chunk), default=None)
+        return self._seconds[1, nearest] * chunk / nearest if nearest else 0.0

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from basert import settings
+from basert import cpus, settings
 from basert.errors import ConfigError
 from basert.paths import expand
 from basert.settings import Help, Loaded
@@ -99,6 +99,13 @@ class ServeConfig(AppConfig):
     threads: Annotated[
         int | None, Help("Threads an engine computes with; else one per core.", least=1, most=1024)
     ] = None
+    cpus: Annotated[
+        str | None,
+        Help("CPUs an engine may use, as 0-3,8; for several models a list each, as 0-3/4-7; else all."),
+    ] = None
+    numa_node: Annotated[
+        int | None, Help("Keep the engines on the CPUs, and so in the memory, of this NUMA node.", least=0)
+    ] = None
     spin: Annotated[bool | None, Help("Let an engine's threads spin while it works.")] = None
     speculation: Annotated[
         bool, Help("Let a stream that runs alone guess its next tokens; no answer changes.")
@@ -134,6 +141,11 @@ class ServeConfig(AppConfig):
     ] = "info"
     access_log: Annotated[bool, Help("Log one line per request.")] = True
 
+    def engine_cpus(self, number: int) -> str | None:
+        """The CPU list of the engine with this number; one list is for all. None: nothing was said."""
+        lists = self.cpus.split("/") if self.cpus is not None else [None]
+        return lists[number if len(lists) > 1 else 0]
+
     @property
     def worker_count(self) -> int:
         return self.workers or max(1, (os.cpu_count() or 1) // 4)
@@ -161,6 +173,7 @@ def _check_together(loaded: Loaded[ServeConfig]) -> None:
     if config.log_file is not None and not config.log_file.absolute().parent.is_dir():
         folder = config.log_file.absolute().parent
         raise ConfigError(f"--log-file ({sources['log_file']}): there is no folder {folder}; make it first.")
+    _check_cpus(config, sources)
     _check_prefix_file(config.prefix_cache_file, loaded)
     config.read_keys()
 
@@ -176,6 +189,22 @@ def _check_prefix_file(path: Path | None, loaded: Loaded[ServeConfig]) -> None:
         )
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ConfigError(f"{flag}: {path} must be a file, or a new name, in a folder that exists.")
+
+
+def _check_cpus(config: ServeConfig, sources: Mapping[str, str]) -> None:
+    node, where = config.numa_node, f"--cpus ({sources['cpus']})"
+    if node is not None and config.cpus is not None:
+        raise ConfigError(f"{where} and --numa-node ({sources['numa_node']}) name CPUs both; leave one out.")
+    if node is not None:
+        cpus.of_node(node, f"--numa-node ({sources['numa_node']})")
+    lists = config.cpus.split("/") if config.cpus is not None else []
+    models = len(config.model) or 1
+    if len(lists) > 1 and len(lists) != models:
+        raise ConfigError(
+            f"{where} has {len(lists)} lists for {models} models; give each its own, or all one."
+        )
+    for text in lists:
+        cpus.parse(text, where)
 
 
 def to_json(config: ServeConfig) -> bytes:

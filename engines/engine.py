@@ -9,6 +9,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 from basert.messages import AnyMessage, Cancel, Drain, Message, Stats, StatsRequest, Submit
 from engines.runner import Runner
@@ -55,6 +56,10 @@ class Engine:
     def drain(self) -> None:
         """Refuse what comes from now on; what is here goes on."""
         self._scheduler.draining = True
+
+    def end_profile(self) -> Path:
+        """The file with the runtime's profile of every run so far. Raises BundleError when it keeps none."""
+        return self._runner.end_profile()
 
     def receive(self, peer: int, message: AnyMessage | None) -> None:
         """Take in a peer's message, or (None) its loss."""

@@ -43,6 +43,7 @@ class EngineConfig:
     threads: int = 0
     spin: bool = True
     provider: str = ""
+    profile: str = ""  # where the runtime is to keep a profile of its runs; "": none
     prefix_cache: bool = True
     speculation: bool = True
     prefix_cache_file: Path | None = None
@@ -128,7 +129,9 @@ def _options(config: EngineConfig, manifest: Manifest) -> SessionOptions:
         )
     if max_context < 2 or config.slots < 0:
         raise BundleError("An engine needs a context of at least 2 tokens and at least 1 slot.")
-    return SessionOptions(config.slots or manifest.slots, max_context, config.threads, config.spin)
+    return SessionOptions(
+        config.slots or manifest.slots, max_context, config.threads, config.spin, config.profile
+    )
 
 
 def _scored(vocab_size: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,10 @@ class Runner:
     @property
     def provider(self) -> str:
         return self._session.provider
+
+    def end_profile(self) -> Path:
+        """The file with the runtime's profile of every run so far. Raises BundleError when it keeps none."""
+        return self._session.end_profile()
 
     def run(self, batch: Batch) -> Output:
         """Do the batch's moves, compute it, and return what its rows yielded."""

@@ -12,11 +12,11 @@ def render(report: Report) -> str:
     runs = f"median of {report.repetitions} (lowest–highest)"
     parts = [_heading(report.subject, report.machine)]
     if report.prefill:
-        parts.append(_table(f"Prefill: prompt tokens per second, {runs}", *_prefill(report)))
+        parts.append(table(f"Prefill: prompt tokens per second, {runs}", *_prefill(report)))
     if report.decode:
-        parts.append(_table(f"Decode: output tokens per second, {runs}", *_decode(report)))
+        parts.append(table(f"Decode: output tokens per second, {runs}", *_decode(report)))
     if report.load:
-        parts.append(_table(_load_title(report, runs), *_load(report)))
+        parts.append(table(_load_title(report, runs), *_load(report)))
         parts += [f"  {count} × {error}" for level in report.load for error, count in level.errors.items()]
     parts += [f"left out: {reason}" for reason in dict.fromkeys(report.skipped)]
     return "\n\n".join(parts)
@@ -84,7 +84,8 @@ def _percentiles(of: Percentiles) -> str:
     return " / ".join("–" if value is None else f"{value:,.0f}" for value in (of.p50, of.p90, of.p99))
 
 
-def _table(title: str, names: Sequence[str], rows: list[Sequence[str]]) -> str:
+def table(title: str, names: Sequence[str], rows: list[Sequence[str]]) -> str:
+    """`names` is the first line under the title."""
     return "\n".join([title, *_aligned([names, *rows])])
 
 

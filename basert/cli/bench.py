@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from basert import progress
-from basert.bench import environment
+from basert.bench import environment, profiling
 from basert.bench.engine import Counters
 from basert.bench.load import Workload
 from basert.bench.plan import Plan, measure
@@ -19,6 +20,7 @@ from basert.bench.prompts import Prompts
 from basert.bench.results import Report, Subject
 from basert.bench.tables import render
 from basert.cli.options import Target, connect, connection_options
+from basert.cli.rooms import find_bundle
 from basert.client import Client
 from basert.errors import ConfigError
 from basert.manifest import digest, read_manifest, write_json
@@ -118,6 +120,11 @@ class Counts(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write it all here, too."
 )
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Instead: where a step's time goes, operator by operator, at each --batch [1,8,32].",
+)
 @click.option("--slots", type=click.IntRange(1), metavar="N", help="Slots of the server started here.")
 @click.option(
     "--threads", type=click.IntRange(1), metavar="N", help="Engine threads of the server started here."
@@ -129,6 +136,7 @@ def command(
     json_file: Path | None,
     slots: int | None,
     threads: int | None,
+    profile: bool,
     **flags: Any,
 ) -> None:
     """Measure MODEL: a bundle's name or path, or a model of the server at --url.
@@ -139,6 +147,9 @@ def command(
     """
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json: the folder {json_file.absolute().parent} does not exist; make it first.")
+    if profile:
+        _profile(model, url, json_file, threads, flags)
+        return
     if flags["shared_prefix"] >= flags["load_prompt_tokens"]:
         raise ConfigError("--shared-prefix must leave tokens to differ in; raise --load-prompt-tokens.")
     serve = [*_flag("--continuous-batching", slots), *_flag("--threads", threads)]
@@ -147,6 +158,24 @@ def command(
     click.echo(render(report))
     if json_file is not None:
         write_json(json_file, report)
+
+
+def _profile(
+    model: str | None, url: str | None, json_file: Path | None, threads: int | None, flags: dict[str, Any]
+) -> None:
+    """In an engine of its own, without a server; with the first of the prompt lengths as context."""
+    if url is not None or model is None:
+        raise ConfigError("--profile looks into an engine; name a bundle of this machine, and no --url.")
+    bundle = find_bundle(model)
+    source = click.get_current_context().get_parameter_source("batches")
+    rows = profiling.ROWS if source is ParameterSource.DEFAULT else flags["batches"]
+    if not rows or not flags["prompt_tokens"]:
+        raise ConfigError("--profile needs a --batch and a length of --prompt-tokens.")
+    found = profiling.profile(bundle, rows, flags["prompt_tokens"][0], threads)
+    manifest = read_manifest(bundle)
+    click.echo(profiling.render(found, f"{manifest.name}, {manifest.variant}, {environment.machine().cpu}"))
+    if json_file is not None:
+        write_json(json_file, found)
 
 
 def _flag(name: str, value: int | None) -> list[str]:

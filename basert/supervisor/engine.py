@@ -161,6 +161,8 @@ class Engine(Kept):
             "--max-context": config.max_context,
             "--max-queue": config.max_queue,
             "--threads": config.threads,
+            "--cpus": config.engine_cpus(self._number),
+            "--numa-node": config.numa_node,
         }
         for flag, value in given.items():
             command += [] if value is None else [flag, str(value)]

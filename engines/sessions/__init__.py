@@ -34,6 +34,7 @@ class SessionOptions:
     max_context: int  # its length in tokens
     threads: int = 0  # 0: one per physical core this process may use
     spin: bool = True  # worker threads wait actively between operators of a step (never between steps)
+    profile: str = ""  # the beginning of the path where the runtime writes a profile of its runs; "": none
 
 
 class Session(Protocol):
@@ -53,6 +54,9 @@ class Session(Protocol):
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one cache row over another's."""
+
+    def end_profile(self) -> Path:
+        """Write the profile that was asked for, and say where. Raises BundleError where there is none."""
 
     def cached(self, row: int, length: int) -> Arrays:
         """Views of a row's first tokens, to read and to write: "{layer}.key" and "{layer}.value",

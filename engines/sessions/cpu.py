@@ -39,6 +39,7 @@ class CpuSession:
         self.provider = self._session.get_providers()[0]
         if self.provider != PROVIDER:
             raise BundleError(f"{path} was to run on {PROVIDER} and got {self.provider}.")
+        self._profiled = bool(options.profile)
         self._cache = _cache(kv, options)
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
@@ -61,6 +62,11 @@ class CpuSession:
     def move(self, source: int, target: int, length: int) -> None:
         for cache in self._cache.values():
             cache[target, :, :length] = cache[source, :, :length]
+
+    def end_profile(self) -> Path:
+        if not self._profiled:
+            raise BundleError("The runtime keeps no profile; start the engine with one.")
+        return Path(self._session.end_profiling())
 
     def cached(self, row: int, length: int) -> Arrays:
         return {name: cache[row, :, :length] for name, cache in self._cache.items()}
@@ -95,6 +101,9 @@ def session_options(options: SessionOptions) -> ort.SessionOptions:
     out.log_severity_level = 3  # errors; what they say is raised as well
     if products_saturate():  # then W8A8 is exact only with it; elsewhere it would cost a third of the speed
         out.add_session_config_entry("session.x64quantprecision", "1")
+    if options.profile:
+        out.enable_profiling = True
+        out.profile_file_prefix = options.profile
     for key, value in CONFIG.items():
         out.add_session_config_entry(key, value)
     out.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")

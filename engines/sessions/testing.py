@@ -63,6 +63,9 @@ class TestingSession:
     def move(self, source: int, target: int, length: int) -> None:
         self.cache[target, :length] = self.cache[source, :length]
 
+    def end_profile(self) -> Path:
+        raise BundleError("A session for tests keeps no profile; profile a bundle with a model.")
+
     def cached(self, row: int, length: int) -> Arrays:
         ids = self.cache[row, None, :length, None]
         return {"0.key": ids, "0.value": ids}

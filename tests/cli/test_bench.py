@@ -15,6 +15,7 @@ from basert import __version__
 from basert.bench.prompts import Prompts
 from basert.bench.results import Report, percentile
 from basert.manifest import digest
+from basert.profile import Profile
 from tests.cli.conftest import Run
 from tests.serving import Server
 
@@ -128,3 +129,19 @@ def test_prompts_have_their_length_and_differ() -> None:
     drawn = [prompts.draw(length) for length in (1, 3, 4, 50, 50, 50)]
     assert [len(ids) for ids in drawn] == [1, 3, 4, 50, 50, 50]
     assert len({tuple(ids) for ids in drawn[3:]}) == 3
+
+
+@pytest.mark.parametrize("arguments", [["--profile"], ["x", "--profile", "--url", "http://127.0.0.1:1"]])
+def test_a_profile_needs_a_bundle(basert: Run, arguments: list[str]) -> None:
+    done = basert("bench", *arguments)
+    assert done.returncode == 2
+    assert "name a bundle of this machine" in done.stderr
+
+
+def test_a_profile_can_be_kept(basert: Run, tiny_llama: tuple[Path, Path], tmp_path: Path) -> None:
+    file = tmp_path / "profile.json"
+    done = basert("bench", str(tiny_llama[0]), "--profile", "--prompt-tokens", "8", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    found = msgspec.json.decode(file.read_bytes(), type=Profile)
+    assert [phase.rows for phase in found.phases] == [1, 8, 32, 1]
+    assert "Decode, 32 rows, 8 tokens before" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from basert.messages import Sampling, Submit
 from engines.batch import Batch, Row
+from engines.drawing import Weights, draw, filtered, logprob, pick, scratch, uniform_at
 from engines.runner import Output
-from engines.sampling import Sampler, _pick, draw, filtered, logprob, uniform_at
+from engines.sampling import Sampler
 from engines.sequence import Sequence
 
 VOCAB = 1000
@@ -65,8 +67,8 @@ def test_filters_keep_what_the_reference_keeps(kind: str, sampling: Sampling) ->
     for seed in range(10):
         logits = logits_like(kind, seed)
         expected = reference_probabilities(logits, sampling)
-        weights = np.exp((logits - logits.max()) / np.float32(sampling.temperature))
-        ids, kept = filtered(weights, sampling)
+        weights = Weights(logits, sampling.temperature, None, scratch(VOCAB))
+        ids, kept = filtered(weights, VOCAB, sampling)
         assert ids.tolist() == np.flatnonzero(expected).tolist()
         assert kept / kept.sum() == pytest.approx(expected[ids], rel=1e-4)
 
@@ -123,11 +125,11 @@ def test_logprobs_are_of_the_whole_distribution(top: int) -> None:
 def sample(sequence: Sequence, logits: NDArray[np.float32]) -> int:
     row = Row(sequence.computed, sequence.tokens[sequence.computed :], 1, sequence, draws=True)
     output = Output(np.array([int(logits.argmax())]), logits[np.newaxis])
-    [drawn] = SAMPLER.sample(Batch(0, 1, [row], logits=True), output)
+    [drawn] = SAMPLERS[logits.size].sample(Batch(0, 1, [row], logits=True), output)
     return drawn.tokens[0]
 
 
-SAMPLER = Sampler()
+SAMPLERS: defaultdict[int, Sampler] = defaultdict(Sampler)  # by vocabulary size, as engines have them
 
 
 def sequence_of(prompt: list[int], answer: list[int], submit: Submit) -> Sequence:
@@ -215,5 +217,5 @@ def test_logits_that_are_no_numbers_are_an_error(broken: float) -> None:
 def test_the_last_token_is_the_furthest_a_draw_goes() -> None:
     for size in (5, 512, 513, 1024):
         weights = np.full(size, 0.1, np.float32)
-        assert _pick(weights, 1 - 2.0**-53) == size - 1
-        assert _pick(weights, 0.0) == 0
+        assert pick(weights, 1 - 2.0**-53)[0] == size - 1
+        assert pick(weights, 0.0) == (0, 0.0)

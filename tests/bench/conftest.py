@@ -40,7 +40,9 @@ class Broken(Peer):
 
 @pytest.fixture(scope="package")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    bundle = write_testing_bundle(tmp_path_factory.mktemp("store"), max_context=2048, slots=8)
+    """Its steps are slow enough that no two tokens count as one."""
+    folder = tmp_path_factory.mktemp("store")
+    bundle = write_testing_bundle(folder, max_context=2048, slots=8, step_seconds=0.005)
 
     def nowhere() -> Path:
         raise PeerFailed("the testing bundle was exported from nothing.")

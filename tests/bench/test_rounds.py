@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -22,6 +23,7 @@ from basert.bench.peers.trials import Arrivals, Load, SingleStream, Subject, Tri
 from basert.bench.prompts import Prompts
 from basert.client import RequestFailed
 from tests.bench.conftest import Broken, Twin, comparison, entrant
+from tests.tiny import write_testing_bundle
 
 SMALL = Load("2x20", "two streams", "tokens_per_second", 2, 4, 20, 12)
 PREFIX = Load("prefix", "shared", "first_token_ms", 2, 4, 40, 8, shared=30)
@@ -134,6 +136,16 @@ async def test_a_workload_it_cannot_do_costs_only_that(model: Model, prompts: Pr
     assert [(one.server, one.workload) for one in report.failures] == [("basert", "long")]
     assert [one.workload for one in report.samples] == ["start", "2x20"]
     assert f"basert, long, round 1: {report.failures[0].reason}" in render(report)
+
+
+async def test_a_server_too_fast_to_see_its_gaps_is_measured_all_the_same(
+    prompts: Prompts, texts: Texts, tmp_path: Path
+) -> None:
+    bundle = write_testing_bundle(tmp_path, max_context=2048, slots=8)
+    model = Model("tiny", bundle, "0", Path, Path)
+    report = await compare([Basert()], [SMALL], model, prompts, texts, repetitions=1)
+    assert not report.failures
+    assert report.spread("2x20", "basert", "tokens_per_second") is not None
 
 
 async def test_its_time_is_bounded_and_it_leaves_nothing_behind(

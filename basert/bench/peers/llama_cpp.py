@@ -34,6 +34,8 @@ class LlamaCpp(Peer):
     notes: ClassVar[tuple[str, ...]] = (
         "Built with GGML_NATIVE on the machine that measures, with one compiler barrier before the AMX tile"
         " configuration is loaded: gcc 12 reorders it and the server would crash.",
+        "Batches of 256 tokens, not 2,048: as many tokens per second, and a quarter of the stall when a long"
+        " prompt comes in. Its default cache of old prompts is on.",
         "Serves the GGUF that the bundle was exported from, in that file's own quantisation.",
     )
     ready_path = "/health"

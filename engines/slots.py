@@ -91,7 +91,8 @@ class Slots:
         first = min(range(len(self.owners) - size + 1), key=lambda first: _tokens(outside(first)))
         if _tokens(outside(first)) > TOKENS_PER_ROW * (now - size):
             return []
-        return [self._shift(sequence, range(first, first + size)) for sequence in outside(first)]
+        window = range(first, first + size)
+        return [move for sequence in outside(first) for move in self._shift(sequence, window)]
 
     def _free(self) -> list[int]:
         return [row for row, owner in enumerate(self.owners) if owner is None]
@@ -105,8 +106,8 @@ class Slots:
         near = [row for row, size in sizes.items() if size == least]
         return holder if holder in near else self.prefixes.oldest(near)
 
-    def _save(self, row: int, ids: bytes) -> list[Move]:
-        """Copy what only this row holds to the free row whose content is missed least, before `ids` come."""
+    def _save(self, row: int, ids: bytes = b"") -> list[Move]:
+        """Copy what only this row holds, and what will hold `ids` does not, to the least missed free row."""
         least = self.prefixes.oldest(self._free())
         if least == row or self.prefixes.own(row, ids) < WORTH_COPYING:
             return []
@@ -116,15 +117,15 @@ class Slots:
         self.prefixes.copy(row, least)
         return [move]
 
-    def _shift(self, sequence: Sequence, window: range) -> Move:
+    def _shift(self, sequence: Sequence, window: range) -> list[Move]:
         source = sequence.slot
         target = self.prefixes.oldest(row for row in window if self.owners[row] is None)
-        move = Move(source, target, sequence.computed)
+        moves = [*self._save(target), Move(source, target, sequence.computed)]
         self.prefixes.copy(source, target)
         self.prefixes.held[source] = None
         self._disown(sequence)
         self._own(target, sequence)
-        return move
+        return moves
 
     def _own(self, row: int, sequence: Sequence) -> None:
         self.owners[row], sequence.slot = sequence, row

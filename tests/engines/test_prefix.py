@@ -132,6 +132,66 @@ def test_streams_beside_each_other_lose_no_content_while_there_is_room(long: Pat
         assert cached(engine, number) == 99
 
 
+@pytest.fixture
+def torn(long: Path) -> SteppedEngine:
+    """Eight rows. 0, 2 and 3 run; 1 is free and has lost its first token to their decode steps."""
+    engine = SteppedEngine(long, slots=8)
+    numbers = [engine.ask(words(start, 100), 300, ignore_eos=True) for start in range(4)]
+    engine.step(16)
+    engine.cancel(numbers[1])
+    engine.step(3)
+    assert engine.session.cache[1, 0] != words(1, 1)[0]
+    return engine
+
+
+def answer_to_the_torn(engine: SteppedEngine) -> tuple[int, list[int]]:
+    number = engine.ask(words(1, 100), 5, ignore_eos=True)
+    while not engine.ending(number):
+        engine.step()
+    return cached(engine, number), engine.tokens(number)
+
+
+@pytest.fixture(scope="module")
+def untorn(long: Path) -> tuple[int, list[int]]:
+    return 99, SteppedEngine(long).answer(words(1, 100), 5, ignore_eos=True)
+
+
+def test_running_rows_are_gathered_without_loss(long: Path) -> None:
+    engine = SteppedEngine(long, slots=8)
+    numbers = [engine.ask(words(start, 100), 300, ignore_eos=True) for start in range(3)]
+    engine.step(12)
+    engine.cancel(numbers[1])
+    engine.step(2)
+    assert engine.scheduler._slots.owners[1] is not None
+    assert answer_to_the_torn(engine)[0] == 99
+
+
+def test_a_lost_first_token_is_back_when_its_row_goes_on(
+    torn: SteppedEngine, untorn: tuple[int, list[int]]
+) -> None:
+    assert answer_to_the_torn(torn) == untorn
+
+
+def test_a_lost_first_token_is_there_in_a_copy(torn: SteppedEngine, untorn: tuple[int, list[int]]) -> None:
+    for number in (1, 3, 4):
+        torn.cancel(number)
+    torn.ask(words(9, 100), 300, ignore_eos=True)
+    torn.step(4)
+    assert torn.scheduler._slots.owners[4] is not None  # and row 1 is not beside it
+    assert answer_to_the_torn(torn) == untorn
+    assert torn.scheduler._slots.prefixes.held[1] is None  # the copy has it
+
+
+def test_a_lost_first_token_is_there_when_content_makes_room(
+    torn: SteppedEngine, untorn: tuple[int, list[int]]
+) -> None:
+    torn.ask(words(9, 100), 300, ignore_eos=True)
+    torn.step(4)
+    owners = torn.scheduler._slots.owners
+    assert [owner is not None for owner in owners] == [True] * 4 + [False] * 4
+    assert answer_to_the_torn(torn) == untorn
+
+
 def test_common_finds_the_first_difference() -> None:
     draw = random.Random(1)
     for _ in range(300):

@@ -23,7 +23,7 @@ submits: st.SearchStrategy[dict[str, int]] = st.builds(
     peer=st.sampled_from([1, 1, 2, 3]),
     prompt_logprobs=st.sampled_from([-1, -1, -1, 0, 2]),
     ignore_eos=st.booleans(),
-    salt=st.integers(0, 10_000),
+    salt=st.one_of(st.integers(0, 2), st.integers(0, 10_000)),
     family=st.sampled_from([0, 0, 1]),
     shared=st.one_of(st.just(0), st.integers(1, CONTEXT)),
 )
@@ -33,6 +33,7 @@ actions = st.one_of(
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("leave"), st.sampled_from([2, 3])),
     st.tuples(st.just("step"), st.integers(1, 12)),
+    st.tuples(st.just("step"), st.integers(1, 40)),
 )
 
 

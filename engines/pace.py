@@ -1,14 +1,14 @@
 """How long a prompt's chunk may be while streams run: what runs took tells. Knows shapes and seconds only.
 
 A stream waits for one chunk between two of its tokens, so a chunk may take STALL times as long as a decode
-step: then no gap is over 1 + STALL usual ones.
+step: then a gap is hardly over 1 + STALL usual ones: the rest is for chunks that took longer than the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-STALL = 2.0
+STALL = 1.5
 WEIGHT = 0.2  # of the newest run
 
 

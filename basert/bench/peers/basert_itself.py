@@ -1,4 +1,4 @@
-"""basert as one of the servers: as a user gets it from `basert serve`, its settings left alone."""
+"""basert as one of the servers: as a user gets it from `basert serve`, but for threads and slots."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 from basert.bench.environment import machine
 from basert.bench.peers.peer import Peer, Setup
 
+SLOTS = 32  # as many streams as the largest workload has, and as llama-server is given
+
 
 class Basert(Peer):
     name = "basert"
     recipe = "1"
-    notes = ("As `basert serve` comes, but for as many threads as the others have.",)
+    notes = (f"As `basert serve` comes, but for as many threads as the others have, and {SLOTS} slots.",)
     ready_path = "/readyz"
 
     def versions(self, room: Path) -> dict[str, str]:
@@ -23,4 +25,5 @@ class Basert(Peer):
 
     def command(self, setup: Setup, port: int) -> list[str]:
         serve = [sys.executable, "-m", "basert", "serve", str(setup.model.bundle), "--port", str(port)]
-        return [*serve, "--served-model-name", setup.model.name, "--threads", str(setup.threads)]
+        serve += ["--served-model-name", setup.model.name, "--threads", str(setup.threads)]
+        return [*serve, "--continuous-batching", str(SLOTS)]

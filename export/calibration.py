@@ -1,6 +1,7 @@
-"""What every linear layer is fed with, channel by channel, over the shipped calibration text.
+"""What every linear layer is fed with over the shipped calibration text.
 
-SmoothQuant balances weights against the maxima, 4-bit rounding weighs errors with the mean squares.
+Smoothing and 4-bit rounding go by the squares of each channel, the search for the best smoothing tries a
+sample of rows, and rounding that makes up for its own errors needs the channels' products with each other.
 """
 
 from __future__ import annotations
@@ -26,12 +27,18 @@ WINDOW = 256  # tokens of context
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
+SEEN = "seen/"  # how the probes' outputs are called, before the input that they show
+SAMPLED = 7  # one row in so many is kept
+TOKENS_A_CHANNEL = 2  # with fewer, products of channels say more of this text than of the model
+
+
 @dataclass(frozen=True)
 class Activations:
-    """Of each linear layer's input, by the name of the layer's weight: float32 [in_features]."""
+    """Of each linear layer's input, by the name of the layer's weight."""
 
-    maxima: dict[str, Array]  # largest absolute value
-    squares: dict[str, Array]  # sum of squares
+    squares: dict[str, Array]  # sum of squares, float32 [in_features]
+    rows: dict[str, Array]  # a sample, float32 [rows, in_features]
+    grams: dict[str, Array]  # x^T x, float32 [in_features, in_features]; where text is enough
 
 
 def calibrate(checkpoint: Path, slot_graph: Path, out: Path, progress: Show, *, threads: int = 0) -> Path:
@@ -84,57 +91,64 @@ def calibrate_ids(
         probed.unlink()
     seen = _observe(runner, sites, windows, progress)
     out.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {f"max/{weight}": seen[f"max/{source}"] for weight, source, _ in sites}
-    arrays |= {f"square/{weight}": seen[f"square/{source}"] for weight, source, _ in sites}
-    np.savez(out / CALIBRATION, **arrays)
+    readers = {f"reader/{weight}": np.array(source) for weight, source, _ in sites}
+    np.savez(out / CALIBRATION, **readers, **seen)  # type: ignore[arg-type]  # no allow_pickle among them
     return out / CALIBRATION
 
 
 def read_calibration(path: Path) -> Activations:
     with np.load(path) as arrays:
-        maxima = {name.removeprefix("max/"): arrays[name] for name in arrays if name.startswith("max/")}
-        squares = {
-            name.removeprefix("square/"): arrays[name] for name in arrays if name.startswith("square/")
-        }
-    return Activations(maxima, squares)
+        readers = {n.removeprefix("reader/"): str(arrays[n]) for n in arrays if n.startswith("reader/")}
+        by_source = {n: arrays[n] for n in arrays if not n.startswith("reader/")}
+    squares, rows, grams = (
+        {weight: by_source[name] for weight, name in _of(kind, readers).items() if name in by_source}
+        for kind in ("square", "row", "gram")
+    )
+    return Activations(squares, rows, grams)
+
+
+def _of(kind: str, readers: dict[str, str]) -> dict[str, str]:
+    return {weight: f"{kind}/{source}" for weight, source in readers.items()}
 
 
 def _probe(graph: Path, probed: Path) -> list[tuple[str, str, int]]:
-    """Write the graph with two more outputs per layer's input; (weight, input, channels) of each layer."""
+    """Write the graph with one more output per layer's input; (weight, input, channels) of each layer."""
     model = ir.load(graph)
     editor = Editor(model)
     last = list(model.graph)[-1]
-    sites = [(layer.name, layer.source, layer.matrix().shape[0]) for layer in linears(model)]
-    for source, channels in {source: channels for _, source, channels in sites}.items():
-        flat = editor.insert(
-            last, "Reshape", source, editor.constant(f"probe.{channels}", np.array([-1, channels]))
-        )
-        axes = editor.constant("probe.axes", np.array([0]))
-        magnitude = editor.insert(last, "Abs", flat)
-        for kind, value, op in (("max", magnitude, "ReduceMax"), ("square", flat, "ReduceSumSquare")):
-            seen = editor.insert(last, op, value, axes, keepdims=0)
-            seen.name, seen.type = f"{kind}/{source.name}", ir.TensorType(ir.DataType.FLOAT)
-            model.graph.outputs.append(seen)
+    sites = [(layer.name, str(layer.source.name), layer.matrix().shape[0]) for layer in linears(model)]
+    for layer in {layer.source: layer for layer in linears(model)}.values():
+        channels = layer.matrix().shape[0]
+        flat = editor.constant(f"probe.{channels}", np.array([-1, channels]))
+        seen = editor.insert(last, "Reshape", layer.source, flat)
+        seen.name, seen.type = f"{SEEN}{layer.source.name}", ir.TensorType(ir.DataType.FLOAT)
+        model.graph.outputs.append(seen)
     model.graph.sort()
     ir.save(model, probed)
-    return [(weight, str(source.name), channels) for weight, source, channels in sites]
+    return sites
 
 
 def _observe(
     runner: SlotRunner, sites: list[tuple[str, str, int]], windows: list[list[int]], progress: Show
 ) -> dict[str, Array]:
+    """The arrays of Activations by kind and input: "square/…", "row/…" and, with text enough, "gram/…"."""
     channels = {source: count for _, source, count in sites}
-    kinds = {"max": np.maximum, "square": np.add}
-    total = {
-        f"{kind}/{source}": np.zeros(count, np.float32)
-        for kind in kinds
-        for source, count in channels.items()
-    }
+    tokens = sum(len(ids) for ids in windows)
+    found: dict[str, Array] = {}
+    sampled: dict[str, list[Array]] = {source: [] for source in channels}
     for done, ids in enumerate(windows):
         progress(done, len(windows))
-        seen = {name: np.empty_like(array) for name, array in total.items()}
-        runner.run(0, np.asarray([ids], np.int64), [0], list(range(len(ids))), seen)
-        for name, array in seen.items():
-            kinds[name.split("/")[0]](total[name], array, out=total[name])
+        seen = {source: np.empty((len(ids), count), np.float32) for source, count in channels.items()}
+        fetches = {f"{SEEN}{source}": rows for source, rows in seen.items()}
+        runner.run(0, np.asarray([ids], np.int64), [0], list(range(len(ids))), fetches)
+        for source, rows in seen.items():
+            sampled[source].append(rows[::SAMPLED].copy())
+            _add(found, f"square/{source}", (rows * rows).sum(axis=0))
+            if tokens >= TOKENS_A_CHANNEL * channels[source]:
+                _add(found, f"gram/{source}", rows.T @ rows)
     progress(len(windows), len(windows))
-    return total
+    return found | {f"row/{source}": np.concatenate(parts) for source, parts in sampled.items()}
+
+
+def _add(total: dict[str, Array], name: str, array: Array) -> None:
+    total[name] = total[name] + array if name in total else array

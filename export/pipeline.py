@@ -1,4 +1,4 @@
-"""The export, step by step: fetch, checkpoint, graph, calibrate, passes, cache, parity, golden, write.
+"""The export, step by step: fetch, checkpoint, graph, a variant, speed, parity, golden, write.
 
 Each step leaves files for the next (export/steps.py); what they do is in the modules they call. An export
 that is cut off leaves the store as it was.
@@ -14,29 +14,27 @@ from pathlib import Path
 import msgspec
 
 from basert import store
-from basert.errors import BundleError, ExportError
+from basert.errors import BundleError, ExportError, ParityError
 from basert.manifest import GOLDEN, PARITY, Golden, Manifest, ParityNumbers, Source, read_manifest, write_json
-from basert.progress import Show, task
+from basert.progress import Show, note, task
+from engines.sessions.instructions import integer_products
 from export import sources
 from export.bundle import Parts, publishing, write_bundle
-from export.calibration import CALIBRATION, cache_maxima, calibrate
 from export.checkpoint import read_config
+from export.choice import Choice, check_variant, choose
+from export.compiling import Compiler
 from export.fetched import Fetched
 from export.golden import make_golden
 from export.graph import decoder_from_checkpoint, read_decoder
 from export.parity import check, measure
 from export.positions import longest_context
 from export.prepare import prepare, weight_bytes
+from export.speed import Speed, measure_speeds
 from export.steps import Step, Steps, code_key, forget_old_work, key_of, lock_of
-from export.variants import (
-    build_int8_cache,
-    build_variant,
-    choose_cache_bits,
-    choose_variant,
-    needs_calibration,
-)
+from export.variants import choose_cache_bits
 from export.workspace import cache_root, disk_full_is_an_export_error, lock, require_space, size_of
 
+SPEEDS = "speeds.json"
 DEFAULT_SLOTS = 16
 DEFAULT_CONTEXT = 8192  # tokens; what a checkpoint was trained for, if that is less
 
@@ -77,15 +75,25 @@ def run(request: ExportRequest) -> Exported:
         return Exported(target, export.run(), fresh=True)
 
 
+@dataclass(frozen=True)
+class _Passed:
+    """A variant that is near enough to the checkpoint."""
+
+    variant: str
+    reason: str  # why it was chosen
+    compiled: Step
+    parity: ParityNumbers
+
+
 class _Export:
     """The steps from a fetched source to its bundle."""
 
     def __init__(self, request: ExportRequest, target: Path, fetched: Fetched, steps: Steps) -> None:
         self.request, self.target, self.fetched, self.steps = request, target, fetched, steps
-        self.variant, self.reason = choose_variant(request.variant)
-        self.cache_bits = choose_cache_bits(request.kv_bits, self.variant)
+        check_variant(request.variant)
+        choose_cache_bits(request.kv_bits, request.variant)  # what cannot be is refused before any work
         self.origin = str(fetched.source.sha256)
-        settings = [self.origin, self.variant, str(self.cache_bits)]
+        settings = [self.origin, request.variant, str(integer_products()), request.kv_bits]
         settings += [str(request.max_context), str(request.slots)]
         self.inputs = key_of([*settings, code_key()])
 
@@ -94,15 +102,35 @@ class _Export:
             self.steps.clear()
         checkpoint = self.checkpoint()
         graph = self.graph(checkpoint)
-        maxima = self.calibrate(checkpoint, graph) if needs_calibration(self.variant) else None
-        compiled = self.passes(checkpoint, graph, maxima)
-        if self.cache_bits == 8:
-            compiled = self.cache(checkpoint, compiled)
-        parity = self.parity(checkpoint, compiled)
-        golden = self.golden(checkpoint, compiled)
-        manifest = self.write(checkpoint, compiled, parity, golden)
+        compiler = Compiler(self.steps, checkpoint.folder, graph, self.request.kv_bits)
+        passed = self.best(self.choose(checkpoint, compiler), checkpoint, compiler)
+        golden = self.golden(checkpoint, passed)
+        manifest = self.write(checkpoint, passed, golden)
         self.steps.clear()
         return manifest
+
+    def choose(self, checkpoint: Step, compiler: Compiler) -> Choice:
+        def measure(variants: tuple[str, ...]) -> dict[str, Speed]:
+            return self.speeds({variant: compiler.compile(variant) for variant in variants})
+
+        return choose(self.request.variant, weight_bytes(checkpoint.folder), measure)
+
+    def best(self, choice: Choice, checkpoint: Step, compiler: Compiler) -> _Passed:
+        """The first of the choice's variants that passes the gate; ParityError when the last one does not."""
+        reason = choice.reason
+        for variant in choice.variants:
+            compiled = compiler.compile(variant)
+            parity = self.parity(checkpoint, compiled)
+            try:
+                check(variant, parity)
+            except ParityError as error:
+                if variant == choice.variants[-1]:
+                    raise
+                note(str(error))
+                reason += f"; {variant} does not pass the parity gate"
+            else:
+                return _Passed(variant, reason, compiled, parity)
+        raise AssertionError("a choice names at least one variant")
 
     def checkpoint(self) -> Step:
         return self.steps.run("checkpoint", [self.origin], lambda out, _: prepare(self.fetched.path, out))
@@ -117,55 +145,40 @@ class _Export:
 
         return self.steps.run("graph", [checkpoint.key, str(context)], make)
 
-    def calibrate(self, checkpoint: Step, graph: Step) -> Step:
+    def speeds(self, compiled: dict[str, Step]) -> dict[str, Speed]:
         def make(out: Path, show: Show) -> None:
-            calibrate(checkpoint.folder, graph.folder, out, show)
+            folders = {variant: step.folder for variant, step in compiled.items()}
+            (out / SPEEDS).write_bytes(msgspec.json.encode(measure_speeds(folders, show)))
 
-        return self.steps.run("calibrate", [graph.key], make)
-
-    def passes(self, checkpoint: Step, graph: Step, calibration: Step | None) -> Step:
-        def make(out: Path, show: Show) -> None:
-            require_space(out, weight_bytes(checkpoint.folder), f"the {self.variant} graph")
-            maxima = calibration.folder / CALIBRATION if calibration else None
-            build_variant(self.variant, graph.folder, maxima, out, show)
-
-        inputs = [step.key for step in (graph, calibration) if step]
-        return self.steps.run("passes", [self.variant, *inputs], make)
-
-    def cache(self, checkpoint: Step, compiled: Step) -> Step:
-        def make(out: Path, show: Show) -> None:
-            require_space(out, size_of(compiled.folder), "the graph with an int8 cache")
-            build_int8_cache(compiled.folder, cache_maxima(checkpoint.folder, compiled.folder, show), out)
-
-        return self.steps.run("cache", [compiled.key], make)
+        step = self.steps.run("speed", [step.key for step in compiled.values()], make)
+        return msgspec.json.decode((step.folder / SPEEDS).read_bytes(), type=dict[str, Speed])
 
     def parity(self, checkpoint: Step, compiled: Step) -> ParityNumbers:
         def make(out: Path, show: Show) -> None:
             write_json(out / PARITY, measure(checkpoint.folder, compiled.folder, show))
 
         step = self.steps.run("parity", [compiled.key], make)
-        numbers = msgspec.json.decode((step.folder / PARITY).read_bytes(), type=ParityNumbers)
-        check(self.variant, numbers)
-        return numbers
+        return msgspec.json.decode((step.folder / PARITY).read_bytes(), type=ParityNumbers)
 
-    def golden(self, checkpoint: Step, compiled: Step) -> Golden:
+    def golden(self, checkpoint: Step, passed: _Passed) -> Golden:
         def make(out: Path, _: Show) -> None:
-            write_json(out / GOLDEN, make_golden(checkpoint.folder, compiled.folder, self.variant))
+            write_json(out / GOLDEN, make_golden(checkpoint.folder, passed.compiled.folder, passed.variant))
 
-        step = self.steps.run("golden", [compiled.key], make)
+        step = self.steps.run("golden", [passed.compiled.key], make)
         return msgspec.json.decode((step.folder / GOLDEN).read_bytes(), type=Golden)
 
-    def write(self, checkpoint: Step, compiled: Step, parity: ParityNumbers, golden: Golden) -> Manifest:
+    def write(self, checkpoint: Step, passed: _Passed, golden: Golden) -> Manifest:
+        compiled = passed.compiled
         parts = Parts(
             name=self.target.name,
             checkpoint=checkpoint.folder,
             graph=compiled.folder,
             decoder=read_decoder(compiled.folder),
             golden=golden,
-            parity=parity,
+            parity=passed.parity,
             source=self.fetched.source,
-            variant=self.variant,
-            variant_reason=self.reason,
+            variant=passed.variant,
+            variant_reason=passed.reason,
             slots=self.request.slots,
             inputs=self.inputs,
         )

@@ -1,4 +1,4 @@
-"""The table of variants: what makes fp32, w8a8 and int4 of the fp32 slot graph, and which `auto` means.
+"""The table of variants: what makes fp32, w8a8 and int4 of the fp32 slot graph.
 
 Milliseconds of SmolLM2-135M on two cores of an AVX2 CPU without VNNI, context 256 (prefill: 512 tokens):
 
@@ -19,31 +19,22 @@ import onnx_ir as ir
 
 from basert.errors import ExportError
 from basert.progress import Show
-from engines.sessions.instructions import integer_products
 from export.calibration import Activations, read_calibration
 from export.graph import GRAPH, Decoder, describe, read_decoder, save
 from export.passes.blocks import quantise_blocks
 from export.passes.cache import round_cache
 from export.passes.quantise import quantise
-from export.passes.smooth import for_rounded_activations, for_rounded_weights, smooth
+from export.passes.rotate import rotate
+from export.passes.search import least_error
+from export.passes.smooth import for_rounded_weights, smooth
+
+Array = np.ndarray[Any, Any]
 
 VARIANTS = ("fp32", "w8a8", "int4")
+ROTATED = {"w8a8"}
+"""Variants that are made of the graph with its residual stream turned: what rounds activations coarsely."""
+
 CACHE_BITS = ("auto", "8", "32")
-
-
-def choose_variant(asked: str) -> tuple[str, str]:
-    """(variant, reason). `auto` is W8A8 on every CPU that multiplies 8-bit integers faster than floats."""
-    if asked in VARIANTS:
-        return asked, "asked for"
-    if asked != "auto":
-        raise ExportError(f"There is no variant {asked!r}; choose auto, {', '.join(VARIANTS)}.")
-    feature = integer_products()
-    if feature is None:
-        return (
-            "fp32",
-            "auto: this CPU has no fast 8-bit integer products, so quantising would only cost quality",
-        )
-    return "w8a8", f"auto: with {feature}, W8A8 is the fastest for prefill and for several requests at once"
 
 
 def choose_cache_bits(asked: str, variant: str) -> int:
@@ -59,6 +50,13 @@ def choose_cache_bits(asked: str, variant: str) -> int:
 
 def needs_calibration(variant: str) -> bool:
     return variant in _PASSES
+
+
+def build_rotated(slot_graph: Path, out: Path) -> None:
+    """Write the fp32 slot graph with its residual stream turned, where that can be, into folder `out`."""
+    model = ir.load(slot_graph / GRAPH)
+    rotate(model)
+    save(model, read_decoder(slot_graph), out)
 
 
 def build_variant(
@@ -85,13 +83,17 @@ def build_int8_cache(graph: Path, maxima: Mapping[str, np.ndarray[Any, Any]], ou
 
 
 def _w8a8(model: ir.Model, seen: Activations, progress: Show) -> None:
-    smooth(model, seen.maxima, for_rounded_activations)
-    quantise(model, progress)
+    divided = smooth(model, seen.squares, least_error(seen.rows))
+    grams = {name: gram / _outer(divided.get(name)) for name, gram in seen.grams.items()}
+    quantise(model, progress, grams)
+
+
+def _outer(factor: Array | None) -> Array | float:
+    return 1.0 if factor is None else np.outer(factor, factor)
 
 
 def _int4(model: ir.Model, seen: Activations, progress: Show) -> None:
-    power = {name: np.sqrt(square) for name, square in seen.squares.items()}
-    divided = smooth(model, power, for_rounded_weights)
+    divided = smooth(model, seen.squares, for_rounded_weights)
     squares = {name: square / divided.get(name, 1) ** 2 for name, square in seen.squares.items()}
     quantise_blocks(model, squares, progress)
 

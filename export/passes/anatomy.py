@@ -1,4 +1,4 @@
-"""Where things are in a decoder graph: attentions, linear layers, the head, the embedding. Changes nothing.
+"""Where things are in a decoder graph: attentions, linear layers, the head, the embedding.
 
 Matching is by structure, never by name; what is not found is an ExportError that says what was looked for.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from basert.errors import ExportError
-from export.passes.editing import array_of, consumers, data_of
+from export.passes.editing import array_of, consumers, data_of, set_array
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Clip"}
 NORMS = {"RMSNormalization": 1, "SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
@@ -45,6 +45,10 @@ class Linear:
         """float32 [in, out]; a view, do not write to it."""
         array = data_of(self.weight)
         return array.T if self.transposed else array
+
+    def set_matrix(self, matrix: np.ndarray[Any, Any]) -> None:
+        """float32 [in, out]."""
+        set_array(self.weight, matrix.T if self.transposed else matrix)
 
 
 def linears(model: ir.Model) -> list[Linear]:

@@ -9,22 +9,29 @@ applied late or never: up's is carried past the gate's product into down's, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from export.passes.anatomy import Linear, embedding, linears
+from export.passes.compensate import columns_to_int8
 from export.passes.editing import MICROSOFT, Editor, consumers, data_of, prune
 from export.passes.outputs import BLOCKS_NAME
 
 Array = np.ndarray[Any, Any]
 
 
-def quantise(model: ir.Model, progress: Callable[[int, int], None]) -> None:
-    """Every linear layer, the head and the embedding. The graph must have passed `rows` and `outputs`."""
-    quantiser, layers = _Quantiser(model), linears(model)
+def quantise(
+    model: ir.Model, progress: Callable[[int, int], None], grams: Mapping[str, Array] | None = None
+) -> None:
+    """Every linear layer, the head and the embedding. The graph must have passed `rows` and `outputs`.
+
+    grams: x^T x of a layer's inputs, float32 [in, in], by the name of its weight; with one, a layer is
+    rounded as export.passes.compensate does it, else to the nearest.
+    """
+    quantiser, layers = _Quantiser(model, grams or {}), linears(model)
     for done, linear in enumerate(layers):
         progress(done, len(layers))
         quantiser.convert(linear)
@@ -33,15 +40,10 @@ def quantise(model: ir.Model, progress: Callable[[int, int], None]) -> None:
     prune(model)
 
 
-def columns_to_int8(matrix: Array) -> tuple[Array, Array]:
-    """int8 [in, out] and float32 [out] with matrix ≈ int8 * float32; a zero column stays zero."""
-    scale = np.maximum(np.abs(matrix).max(axis=0) / 127, 1e-12).astype(np.float32)
-    return np.rint(matrix / scale).astype(np.int8), scale
-
-
 class _Quantiser:
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, grams: Mapping[str, Array]) -> None:
         self.editor = Editor(model)
+        self.grams = grams
         self.scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}  # Mul(raw, scale) -> (raw, scale)
         self._rows: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}  # x -> (u, r)
         self._one = self.editor.constant("one", np.float32(1))
@@ -80,17 +82,19 @@ class _Quantiser:
         if linear.transposed:
             rows, scale = self._rows_of(linear.weight)
             return self.editor.insert(linear.node, "Transpose", rows, perm=[1, 0]), scale
-        weight, scale = columns_to_int8(linear.matrix())
+        weight, scale = columns_to_int8(linear.matrix(), self.grams.get(linear.name))
         name = linear.name
         return self.editor.constant(f"{name}.int8", weight), self.editor.constant(f"{name}.scale", scale)
 
     def _rows_of(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
         """int8 [rows, channels] and float32 [rows] of an embedding matrix, made once."""
-        weight, scale = columns_to_int8(data_of(value).T)
         names = f"{value.name}.int8", f"{value.name}.scale"
-        return self.editor.constant(names[0], np.ascontiguousarray(weight.T)), self.editor.constant(
-            names[1], scale
-        )
+        made = self.editor.graph.initializers
+        if names[0] not in made:
+            weight, scale = columns_to_int8(data_of(value).T, self.grams.get(str(value.name)))
+            self.editor.constant(names[0], np.ascontiguousarray(weight.T))
+            self.editor.constant(names[1], scale)
+        return made[names[0]], made[names[1]]
 
     def _carry(self, linear: Linear) -> ir.Value | None:
         """Takes a row scale out of the product that `linear` reads, when nothing else sees the product."""

@@ -9,6 +9,8 @@ In fp32 the graph computes what it did. A layer whose input comes from elsewhere
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,29 +20,35 @@ from export.passes.anatomy import Linear, attentions, embedding, linears, norm_w
 from export.passes.editing import Editor, array_of, consumers, data_of, set_array
 
 Array = np.ndarray[Any, Any]
-Balance = Callable[[Array, Array], Array]
-"""(loudness of each channel, its largest weight) -> what to divide the channel by, up to a common factor."""
-
 LEAST = 1e-5  # a channel more silent than this is as good as silent
 
 
-def for_rounded_activations(largest: Array, weight: Array) -> Array:
-    """SmoothQuant: activations are rounded too, so both sides take half of the range."""
-    return np.asarray(np.sqrt(np.maximum(largest, LEAST) / np.maximum(weight, LEAST)))
+@dataclass(frozen=True)
+class Site:
+    """One place where channels can be divided."""
+
+    loudness: Array  # root of the sum of squares of each channel, float32 [channels]
+    largest: Array  # its largest weight
+    readers: list[Linear]
+    spread: Callable[[Array], Array] = lambda factor: factor  # what it means for the readers' inputs
 
 
-def for_rounded_weights(power: Array, _: Array) -> Array:
+Balance = Callable[[Site], Array]
+"""What to divide each channel by, up to a common factor; float32 [channels], above zero."""
+
+
+def for_rounded_weights(site: Site) -> Array:
     """AWQ: only weights are rounded, and those of loud channels matter most; the exponent was measured."""
-    return np.asarray(np.maximum(power, LEAST) ** 0.35)
+    return np.asarray(np.maximum(site.loudness, LEAST) ** 0.35)
 
 
-def smooth(model: ir.Model, loudness: Mapping[str, Array], balance: Balance) -> dict[str, Array]:
+def smooth(model: ir.Model, squares: Mapping[str, Array], balance: Balance) -> dict[str, Array]:
     """Smooth every place above; returns what the inputs of each layer were divided by, float32 [in].
 
-    `loudness` of each input channel (its maximum or its root mean square) and the result go by the name of
-    the weight that reads it.
+    `squares`: sum of squares of each input channel. They and the result go by the name of the weight that
+    reads it.
     """
-    smoother = _Smoother(model, loudness, balance)
+    smoother = _Smoother(model, {name: np.sqrt(array) for name, array in squares.items()}, balance)
     smoother.norms()
     smoother.products()
     smoother.values()
@@ -62,7 +70,7 @@ class _Smoother:
             if weight is None or len(consumers(weight)) > 1 or len(readers) < len(consumers(source)):
                 continue
             largest = np.max([_largest_rows(linear) for linear in readers], axis=0)
-            factor = self._factor(self.loudness[readers[0].name], largest)
+            factor = self._factor(Site(self.loudness[readers[0].name], largest, readers))
             set_array(weight, data_of(weight) / factor)
             for linear in readers:
                 self._multiply_rows(linear, factor)
@@ -73,7 +81,7 @@ class _Smoother:
             product = down.source.producer()
             if product is None or product.op_type != "Mul" or len(consumers(down.source)) > 1:
                 continue
-            factor = self._factor(self.loudness[down.name], _largest_rows(down))
+            factor = self._factor(Site(self.loudness[down.name], _largest_rows(down), [down]))
             for value in product.inputs:
                 if len(consumers(value)) == 1 and self._divide_last_columns(value, factor):
                     self._multiply_rows(down, factor)
@@ -90,19 +98,22 @@ class _Smoother:
             output = self.by_node[readers[0]]
             heads, kv_heads = (node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
             grouped = (kv_heads, heads // kv_heads, output.matrix().shape[0] // heads)
-            loudness, largest = self.loudness[output.name], _largest_rows(output)
-            factor = self._factor(*(a.reshape(grouped).max(1).reshape(-1) for a in (loudness, largest)))
+            loudness, largest = (
+                array.reshape(grouped).max(1).reshape(-1)
+                for array in (self.loudness[output.name], _largest_rows(output))
+            )
+            spread = partial(_for_every_head, grouped=grouped)
+            factor = self._factor(Site(loudness, largest, [output], spread))
             values = node.inputs[0] if node.inputs[2] is None else node.inputs[2]  # packed: q, k, v in a row
             if self._divide_last_columns(values, factor):
-                spread = np.broadcast_to(factor.reshape(kv_heads, 1, -1), grouped)
-                self._multiply_rows(output, spread.reshape(-1))
+                self._multiply_rows(output, spread(factor))
 
-    def _factor(self, loudness: Array, largest: Array) -> Array:
-        balance = self.balance(loudness, largest)
+    def _factor(self, site: Site) -> Array:
+        balance = self.balance(site)
         return np.asarray(np.clip(balance / np.exp(np.log(balance).mean()), 1e-3, 1e3), np.float32)
 
     def _multiply_rows(self, linear: Linear, factor: Array) -> None:
-        _set_matrix(linear, linear.matrix() * factor[:, None])
+        linear.set_matrix(linear.matrix() * factor[:, None])
         self.applied[linear.name] = factor
         if len(consumers(linear.weight)) > 1:
             self._divide_embedded(linear, factor)
@@ -136,14 +147,15 @@ class _Smoother:
         linear = self.by_node[node]
         ones = np.ones(linear.matrix().shape[1] - factor.size, np.float32)
         divisor = np.concatenate([ones, factor])
-        _set_matrix(linear, linear.matrix() / divisor)
+        linear.set_matrix(linear.matrix() / divisor)
         if bias is not None:
             set_array(bias, data_of(bias) / divisor)
         return True
 
 
-def _set_matrix(linear: Linear, matrix: Array) -> None:
-    set_array(linear.weight, matrix.T if linear.transposed else matrix)
+def _for_every_head(factor: Array, grouped: tuple[int, int, int]) -> Array:
+    """[kv heads * dim] -> [heads * dim]: all heads of a group read the same channels of v."""
+    return np.broadcast_to(factor.reshape(grouped[0], 1, grouped[2]), grouped).reshape(-1)
 
 
 def _largest_rows(linear: Linear) -> Array:

@@ -16,12 +16,10 @@ from export.passes.constants import fold_sums
 from export.passes.editing import Editor
 from export.passes.head import tie_head
 from export.passes.outputs import answer_tokens
-from export.passes.quantise import columns_to_int8
 from export.passes.rounding import BLOCK, LEVELS, eight_bits, four_bits
 from export.passes.rows import gather_rows
 from export.passes.scale import scale_embedding
 from export.passes.slots import static_slots
-from export.passes.smooth import for_rounded_activations, for_rounded_weights
 
 VOCAB, HIDDEN = 11, 16
 
@@ -207,26 +205,6 @@ def test_the_embedding_scale_is_mended_or_missed() -> None:
     assert float(free.inputs[1].const_value.numpy()) == np.float32(640**0.5)
     with pytest.raises(ExportError, match=r"does not scale its token embeddings by 25\.2982"):
         scale_embedding(decoder(), 640**0.5)
-
-
-def test_both_balances_turn_loud_channels_down() -> None:
-    loudness, weight = np.array([100.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0])
-    for balance in (for_rounded_activations, for_rounded_weights):
-        found = balance(loudness, weight)
-        assert found[0] > found[1] > found[2] > 0
-    assert for_rounded_activations(loudness, weight)[0] == 10
-
-
-def test_columns_are_rounded_each_by_its_own_scale() -> None:
-    matrix = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32) * np.logspace(
-        -3, 3, 8, dtype=np.float32
-    )
-    matrix[:, 3] = 0
-    values, scale = columns_to_int8(matrix)
-    assert values.dtype == np.int8
-    assert np.abs(values).max() == 127
-    assert (np.abs(values * scale - matrix) <= scale * 0.5001).all()
-    assert not values[:, 3].any()
 
 
 def unpacked(packed: np.ndarray) -> np.ndarray:

@@ -1,14 +1,16 @@
 """How long a prompt's chunk may be while streams run: what runs took tells. Knows shapes and seconds only.
 
 A stream waits for one chunk between two of its tokens, so a chunk may take STALL times as long as a decode
-step: then a gap is hardly over 1 + STALL usual ones: the rest is for chunks that took longer than the last.
+step: then a gap is hardly over 1 + STALL usual ones. Short chunks take long in all, so that where many
+prompts wait beside few streams, chunks may be longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-STALL = 1.5
+STALL = 2.0
+EACH = 4  # a prompt that waits weighs as much as so many streams that stall
 WEIGHT = 0.2  # of the newest run
 
 
@@ -25,9 +27,10 @@ class Pace:
         known = self._seconds.get((rows, chunk), seconds)
         self._seconds[rows, chunk] = known + WEIGHT * (seconds - known)
 
-    def longest(self, rows: int) -> int:
-        """The longest chunk between decode steps of `rows` rows; the shortest bucket is always allowed."""
-        allowed = STALL * self._step(rows)
+    def longest(self, rows: int, waiting: int = 1) -> int:
+        """The longest chunk between decode steps of `rows` rows while `waiting` prompts wait. The shortest
+        bucket is always allowed."""
+        allowed = STALL * self._step(rows) * max(1.0, EACH * waiting / rows)
         fitting = [chunk for chunk in self._chunks if self._chunk(chunk) <= allowed]
         return max(fitting, default=self._chunks[0])
 

@@ -207,7 +207,7 @@ class Scheduler:
         streams run, what is best for all is to be done with them soon."""
         if len(self._prompts) >= len(decoding):
             return self._prompts.chunks.longest
-        return self._pace.longest(len(decoding))
+        return self._pace.longest(len(decoding), len(self._prompts))
 
     def _guess(self, sequence: Sequence) -> Row | None:
         """The only decoding sequence's row with a draft behind its last token; None where there is none.

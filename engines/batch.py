@@ -84,6 +84,21 @@ def decode_row(owner: Sequence | None) -> Row:
     return row_of(owner, owner.computed, 1)
 
 
+def draft_row(sequence: Sequence, sizes: Iterable[int], max_context: int) -> Row | None:
+    """A sequence's row with a draft behind its last token; None where there is none, or no room for it.
+
+    sizes: tokens that may be verified at once, ascending. It must decode alone: GroupQueryAttention takes
+    several tokens of one row, not of several that have a past, and many rows at once bring more than guesses.
+    """
+    room = min(max_context - sequence.computed, sequence.limit - len(sequence.tokens))
+    fitting = [size for size in sizes if size <= room]
+    if not (fitting and sequence.computed and sequence.generated):
+        return None
+    draft = sequence.drafter.draft(sequence.tokens, fitting[-1] - 1)
+    tokens = [sequence.tokens[-1], *draft]
+    return Row(sequence.computed, tokens, len(tokens), sequence, True, len(draft)) if draft else None
+
+
 def need_logits(rows: Iterable[Row]) -> bool:
     return any(
         row.sequence is not None and (row.sequence.scoring or (row.draws and row.sequence.needs_logits))

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from basert.messages import Failed, Message, Submit, TokenLogprob, Tokens
-from engines.batch import Batch, Chunks, Move, Row, decode_row, need_logits, row_of
+from basert.messages import Failed, Message, Submit, TokenLogprob
+from engines.batch import Batch, Chunks, Move, Row, decode_row, draft_row, need_logits, row_of
 from engines.lanes import Lanes
 from engines.pace import Pace
 from engines.prefix import Match, ids_of
@@ -30,9 +30,7 @@ Reply = tuple[int, Message]  # peer, message
 class Sample(NamedTuple):
     """What a run yielded for one row."""
 
-    tokens: tuple[
-        int, ...
-    ] = ()  # the next one if the row draws, and those behind it that a draft had guessed
+    tokens: tuple[int, ...] = ()  # the next one, if the row draws, and what a draft had guessed right
     logprobs: tuple[TokenLogprob, ...] = ()  # of these, if they are wanted
     scores: Iterable[TokenLogprob] = ()  # of the prompt tokens in this chunk
 
@@ -128,7 +126,7 @@ class Scheduler:
                 return self._prefill(head, limit)
             self._prompts.remove(head)  # all but its last token was there
             decoding.append(head)
-        if len(decoding) == 1 and (row := self._guess(decoding[0])):
+        if len(decoding) == 1 and (row := draft_row(decoding[0], self._drafts, self.limits.max_context)):
             return self._verify(row)
         return self._decode(decoding) if decoding else None
 
@@ -209,22 +207,6 @@ class Scheduler:
             return self._prompts.chunks.longest
         return self._pace.longest(len(decoding), len(self._prompts))
 
-    def _guess(self, sequence: Sequence) -> Row | None:
-        """The only decoding sequence's row with a draft behind its last token; None where there is none.
-
-        Only alone: GroupQueryAttention takes several tokens of one row, not of several that have a past, and
-        many rows at once bring more than guesses do.
-        """
-        room = min(self.limits.max_context - sequence.computed, sequence.limit - len(sequence.tokens))
-        fitting = [size for size in self._drafts if size <= room]
-        if not (fitting and sequence.computed and sequence.generated):
-            return None
-        draft = sequence.drafter.draft(sequence.tokens, fitting[-1] - 1)
-        if not draft:
-            return None
-        tokens = [sequence.tokens[-1], *draft]
-        return Row(sequence.computed, tokens, len(tokens), sequence, draws=True, drafted=len(draft))
-
     def _verify(self, row: Row) -> Batch:
         assert row.sequence is not None
         self._since_decode = 0
@@ -276,14 +258,8 @@ class Scheduler:
         self._counters.padded_tokens += row.drafted - accepted
 
     def _told(self, sequence: Sequence, sample: Sample) -> list[Reply]:
-        """A message for each token: what reads them need not know that several came of one run."""
-        replies, finish, number = [], sequence.finish, sequence.submit.id
-        for i in range(max(1, len(sample.tokens))):
-            tokens, logprobs = list(sample.tokens[i : i + 1]), list(sample.logprobs[i : i + 1])
-            ends = finish if i + 1 >= len(sample.tokens) else ""
-            replies.append(Tokens(number, tokens, ends, logprobs, sequence.scores, sequence.cached))
-            sequence.scores, sequence.cached = [], 0
-        if finish:
+        replies = sequence.tell(sample.tokens, sample.logprobs)
+        if sequence.finish:
             self._counters.requests_finished += 1
             self._end(sequence)
         return [(sequence.peer, reply) for reply in replies]

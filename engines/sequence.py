@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from basert.messages import Failed, Submit, TokenLogprob
+from basert.messages import Failed, Submit, TokenLogprob, Tokens
 from engines.drafts import Drafter
 
 # Within these no logit of any model overflows, and no request can leave itself without a token to draw.
@@ -77,6 +77,17 @@ class Sequence:
         if self.generated and self.tokens[-1] in self.eos:
             return "stop"
         return "length" if len(self.tokens) >= self.limit else ""
+
+    def tell(self, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> list[Tokens]:
+        """A message for each of the newest tokens, which are booked: what reads them need not know that
+        several came of one run. With no token (a prompt that is only scored), one message."""
+        messages = []
+        for i in range(max(1, len(tokens))):
+            finish = self.finish if i + 1 >= len(tokens) else ""
+            said = list(tokens[i : i + 1]), finish, list(logprobs[i : i + 1]), self.scores, self.cached
+            messages.append(Tokens(self.submit.id, *said))
+            self.scores, self.cached = [], 0
+        return messages
 
 
 def admission(submit: Submit, vocab_size: int, max_context: int) -> Failed | None:

@@ -35,12 +35,13 @@ from basert.manifest import (
 from basert.progress import Show
 from export.bundle_text import SpecialTokens, read_generation, read_special_tokens
 from export.graph import DATA, GRAPH, Decoder
+from export.passes.prefill import FUSED
 from export.steps import LIBRARIES
 from export.workspace import link_or_copy, sha256_of
 
 BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64]
 CHUNK_BUCKETS = [32, 64, 128, 256, 512]
-DRAFT_BUCKETS = [2, 4, 8, 16]  # with an int8 cache: export.passes.prefill.FUSED
+DRAFT_BUCKETS = [2**n for n in range(1, FUSED.bit_length())]  # with an int8 cache
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def _best(model: ir.Model, logits: ir.Value, vocabulary: int) -> ir.Value:
     """The first of the largest logits in each row.
 
     ArgMax goes through a row one by one, ReduceMax 16 at a time: so the best block is found by its maximum,
-    and ArgMax sees that block only (32 rows of 49,152: 0.5 ms instead of 1.7).
+    and ArgMax sees that block only (1, 8, 32 rows of 49,152: 16, 173, 809 us instead of 61, 516, 5,324).
     """
     editor, last = Editor(model), _end(model)
     width = _block(vocabulary)

@@ -84,14 +84,13 @@ def decode_row(owner: Sequence | None) -> Row:
     return row_of(owner, owner.computed, 1)
 
 
-def draft_row(sequence: Sequence, sizes: Iterable[int], max_context: int) -> Row | None:
+def draft_row(sequence: Sequence, sizes: Iterable[int]) -> Row | None:
     """A sequence's row with a draft behind its last token; None where there is none, or no room for it.
 
     sizes: tokens that may be verified at once, ascending. It must decode alone: GroupQueryAttention takes
     several tokens of one row, not of several that have a past, and many rows at once bring more than guesses.
     """
-    room = min(max_context - sequence.computed, sequence.limit - len(sequence.tokens))
-    fitting = [size for size in sizes if size <= room]
+    fitting = [size for size in sizes if size <= sequence.limit - len(sequence.tokens)]
     if not (fitting and sequence.computed and sequence.generated):
         return None
     draft = sequence.drafter.draft(sequence.tokens, fitting[-1] - 1)

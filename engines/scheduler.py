@@ -126,7 +126,7 @@ class Scheduler:
                 return self._prefill(head, limit)
             self._prompts.remove(head)  # all but its last token was there
             decoding.append(head)
-        if len(decoding) == 1 and (row := draft_row(decoding[0], self._drafts, self.limits.max_context)):
+        if len(decoding) == 1 and (row := draft_row(decoding[0], self._drafts)):
             return self._verify(row)
         return self._decode(decoding) if decoding else None
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from engines.batch import Batch
+from engines.pace import Pace
+from engines.runner import Output
 from tests.engines.harness import SteppedEngine
 from tests.tiny import write_testing_bundle
 
@@ -59,3 +64,24 @@ def test_prompts_of_one_length_are_first_come_first_served(tmp_path: Path) -> No
         engine.step()
         ended += [number for number in numbers if engine.ending(number) and number not in ended]
     assert ended == numbers
+
+
+def test_a_prompt_beside_streams_goes_in_chunks_as_long_as_they_can_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = SteppedEngine(write_testing_bundle(tmp_path, max_context=200))
+    for start in range(3):
+        engine.ask([10 + start, 11, 12], 60, ignore_eos=True)
+    engine.step(8)
+    shapes: list[tuple[int, int]] = []
+    run = engine.engine._runner.run
+
+    def recorded(batch: Batch) -> Output:
+        shapes.append((len(batch.rows), batch.chunk))
+        return run(batch)
+
+    monkeypatch.setattr(engine.engine._runner, "run", recorded)
+    monkeypatch.setattr(Pace, "longest", lambda pace, rows, waiting: 8 if (rows, waiting) == (3, 1) else 0)
+    engine.ask([13] * 40, 1)
+    engine.step(10)
+    assert shapes == [(1, 8), (4, 1)] * 5

@@ -67,6 +67,15 @@ def test_it_ends_with_the_end_of_sequence(looping: Path) -> None:
         assert said(guessing, prompt, 100) == said(plain, prompt, 100)
 
 
+def test_an_end_that_was_guessed_ends_it_in_the_middle_of_a_draft(looping: Path) -> None:
+    guessing, plain = both(looping)
+    first = said(plain, [10, 11, 12], 100)[0]
+    for begun in range(1, len(first)):
+        prompt = [*first, *first, *first[:begun]]
+        assert said(guessing, prompt, 100) == said(plain, prompt, 100) == (first[begun:], "stop", [])
+    assert guessing.stats().accepted_tokens > 10
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(

@@ -24,6 +24,8 @@ from engines.stats import Counters
 
 # Longer chunks are no faster on a CPU. How long one may be while streams wait for it, engines.pace says.
 LONGEST_CHUNK = 512
+# Where last bits depend on a prompt's cut (no draft_buckets), it follows the prompt's length alone.
+LONGEST_UNPACED = 128
 LONGEST_SCORED = 128
 # The logits of a chunk whose every position is scored take at most so many bytes.
 SCORE_BYTES = 32 << 20
@@ -57,7 +59,8 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     graph = _graph(manifest, config.provider)
     options = _options(config, manifest)
     session = open_session(config.bundle / graph.path, graph, manifest.kv_cache, options)
-    chunks = Chunks(graph.chunk_buckets, LONGEST_CHUNK, options.max_context)
+    longest = LONGEST_CHUNK if graph.draft_buckets else LONGEST_UNPACED
+    chunks = Chunks(graph.chunk_buckets, longest, options.max_context)
     score_chunks = Chunks(graph.chunk_buckets, _scored(manifest.vocab_size), options.max_context)
     runner = Runner(session, manifest.vocab_size, max(options.slots, score_chunks.longest))
     report("checking", 0.5)
@@ -67,7 +70,15 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     slots = Slots(options.slots, graph.batch_buckets, keep=config.prefix_cache)
     counters = Counters()
     drafts = graph.draft_buckets if config.speculation else []
-    scheduler = Scheduler(slots, chunks, score_chunks, _limits(config, options, manifest), counters, drafts)
+    scheduler = Scheduler(
+        slots,
+        chunks,
+        score_chunks,
+        _limits(config, options, manifest),
+        counters,
+        drafts,
+        paced=bool(graph.draft_buckets),
+    )
     recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
     save = _prefix_file(config, slots, runner)
     engine = Engine(slots, scheduler, runner, counters, recheck, publish, save)

@@ -52,9 +52,11 @@ class Scheduler:
         limits: Limits,
         counters: Counters,
         drafts: Iterable[int] = (),
+        paced: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """drafts: buckets of tokens that may be verified at once; none: nothing is guessed."""
+        """drafts: buckets of tokens that may be verified at once; none: nothing is guessed. paced: chunks are
+        as long as the streams beside them can wait."""
         self.limits = limits
         self.draining = False
         self._slots = slots
@@ -67,6 +69,7 @@ class Scheduler:
         self._since_decode = 0  # prefill tokens
         self._drafts = sorted(drafts)
         self._pace = Pace(chunks.buckets)
+        self._paced = paced
 
     def __len__(self) -> int:
         """Sequences that wait or run."""
@@ -203,7 +206,7 @@ class Scheduler:
     def _limit(self, decoding: list[Sequence]) -> int:
         """Prompt tokens before the next decode step. Streams wait for few; but where as many prompts wait as
         streams run, what is best for all is to be done with them soon."""
-        if len(self._prompts) >= len(decoding):
+        if not self._paced or len(self._prompts) >= len(decoding):
             return self._prompts.chunks.longest
         return self._pace.longest(len(decoding), len(self._prompts))
 

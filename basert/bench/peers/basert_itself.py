@@ -8,13 +8,11 @@ from pathlib import Path
 from basert.bench.environment import machine
 from basert.bench.peers.peer import Peer, Setup
 
-SLOTS = 32  # as many streams as the largest workload has, and as llama-server is given
-
 
 class Basert(Peer):
     name = "basert"
     recipe = "1"
-    notes = (f"As `basert serve` comes, but for as many threads as the others have, and {SLOTS} slots.",)
+    notes = ("As `basert serve` comes, but for as many threads and slots as the others have.",)
     ready_path = "/readyz"
 
     def versions(self, room: Path) -> dict[str, str]:
@@ -26,4 +24,4 @@ class Basert(Peer):
     def command(self, setup: Setup, port: int) -> list[str]:
         serve = [sys.executable, "-m", "basert", "serve", str(setup.model.bundle), "--port", str(port)]
         serve += ["--served-model-name", setup.model.name, "--threads", str(setup.threads)]
-        return [*serve, "--continuous-batching", str(SLOTS)]
+        return [*serve, "--continuous-batching", str(setup.streams)]

@@ -24,7 +24,7 @@ from basert.manifest import Manifest, ParityNumbers, read_manifest
     type=click.Choice(["auto", "fp32", "w8a8", "int4"]),
     default="auto",
     show_default=True,
-    help="Number format of the weights; auto picks what is fastest on this CPU.",
+    help="Number format of the weights; auto measures here and picks what is fastest on this CPU.",
 )
 @click.option(
     "--kv-bits",

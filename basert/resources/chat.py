@@ -25,6 +25,7 @@ from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta, Message
 from basert.schema.generation import Usage
 from basert.text import TextModel
+from basert.text.parts import CallArguments, CallStart, Part, Text, Thought
 from basert.text.streaming import Piece, Scored
 
 
@@ -80,17 +81,27 @@ class ChatWriter:
         self._text = model.text
         self._logprobs = bool(request.logprobs)
         self._usage = request.include_usage
+        self._called = "stop" if request.named_tool else "tool_calls"  # how an answer with calls finishes
         self._begun: set[int] = set()
+        self._calling: set[int] = set()
 
     def chunks(self, piece: Piece) -> Iterable[chat.ChatChunk]:
-        if piece.index not in self._begun:
-            self._begun.add(piece.index)
-            yield self._chunk(chat.ChunkChoice(piece.index, Delta(role="assistant", content="")))
+        index = piece.index
+        if index not in self._begun:
+            self._begun.add(index)
+            yield self._chunk(chat.ChunkChoice(index, Delta(role="assistant", content="")))
         logprobs = self._scores(piece.scored)
-        if piece.text or (logprobs is not None and logprobs.content):
-            yield self._chunk(chat.ChunkChoice(piece.index, Delta(content=piece.text), logprobs))
+        for part in piece.parts or ([Text("")] if logprobs is not None and logprobs.content else []):
+            if isinstance(part, CallStart):
+                self._calling.add(index)
+            yield self._chunk(chat.ChunkChoice(index, _delta(part), logprobs))
+            logprobs = None if logprobs is None else chat.ChoiceLogprobs([])
         if piece.finish:
-            yield self._chunk(chat.ChunkChoice(piece.index, Delta(), finish_reason=piece.finish))  # type: ignore[arg-type]
+            finish = self._finish(piece.finish, called=index in self._calling)
+            yield self._chunk(chat.ChunkChoice(index, Delta(), finish_reason=finish))
+
+    def _finish(self, finish: str, *, called: bool) -> Any:
+        return self._called if called and finish == "stop" else finish
 
     def usage_chunk(self, usage: Usage) -> chat.ChatChunk | None:
         if not self._usage:
@@ -100,18 +111,21 @@ class ChatWriter:
         return chunk
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> chat.ChatCompletion:
-        choices = [
-            chat.ChatChoice(
-                index,
-                chat.AnswerMessage("assistant", answer.text),
-                self._scores(answer.scored),
-                answer.finish,
-            )
-            for index, answer in enumerate(answers)
-        ]
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         return chat.ChatCompletion(
             self._id, "chat.completion", self._created, self._model, self._build, choices, usage
         )
+
+    def _choice(self, index: int, answer: Answer) -> chat.ChatChoice:
+        calls = answer.calls
+        message = chat.AnswerMessage(
+            "assistant",
+            answer.text or (None if calls else ""),
+            reasoning_content=answer.thoughts or UNSET,
+            tool_calls=[chat.tool_call(call.name, call.arguments) for call in calls] or UNSET,
+        )
+        finish = self._finish(answer.finish, called=bool(calls))
+        return chat.ChatChoice(index, message, self._scores(answer.scored), finish)
 
     def _chunk(self, *choices: chat.ChunkChoice) -> chat.ChatChunk:
         return chat.ChatChunk(
@@ -129,6 +143,19 @@ class ChatWriter:
         if not self._logprobs:
             return None
         return chat.ChoiceLogprobs([_score(self._text, one.logprob) for one in scored if not one.is_stop])
+
+
+def _delta(part: Part) -> Delta:
+    match part:
+        case Text(text):
+            return Delta(content=text)
+        case Thought(text):
+            return Delta(reasoning_content=text)
+        case CallStart(index, name):
+            function = chat.FunctionDelta("", name)
+            return Delta(tool_calls=[chat.CallDelta(index, function, chat.call_id(), "function")])
+        case CallArguments(index, text):
+            return Delta(tool_calls=[chat.CallDelta(index, chat.FunctionDelta(text))])
 
 
 def _score(text: TextModel, scored: TokenLogprob) -> chat.TokenLogprob:

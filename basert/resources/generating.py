@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from basert.messages import Sampling, Submit, Tokens
 from basert.resources.merge import merge
 from basert.resources.service import Service
 from basert.schema.generation import CompletionTokensDetails, PromptTokensDetails, Usage
+from basert.text.parts import PlainReader, Reader
 from basert.text.streaming import Choice, Piece
 
 Pieces = AsyncGenerator[list[Piece], None]
@@ -37,6 +38,8 @@ class Plan:
     logprobs: int = -1
     prompt_logprobs: int = -1
     continues: bool = False  # the answer is a continuation of the prompt's text
+    reader: Callable[[], Reader] = PlainReader  # tells thoughts and tool calls from text, one for each choice
+    markers: Sequence[str] = ()  # the special tokens that it has to see
 
 
 class Run:
@@ -51,6 +54,7 @@ class Run:
         self._started = started
         self._generated = 0
         self._cached = 0
+        self._reasoning = 0
 
     def usage(self) -> Usage:
         """So far. A prompt with several answers counts once."""
@@ -60,7 +64,7 @@ class Run:
             self._generated,
             prompts + self._generated,
             PromptTokensDetails(self._cached),
-            CompletionTokensDetails(0),
+            CompletionTokensDetails(self._reasoning),
         )
 
     async def pieces(self) -> Pieces:
@@ -106,6 +110,8 @@ class Run:
             min_tokens=plan.min_tokens,
             skip_special=plan.skip_special,
             continues=plan.continues,
+            reader=plan.reader(),
+            markers=plan.markers,
         )
         since, first = self._started, True
         async with aclosing(self._steps(index)) as steps:
@@ -135,5 +141,6 @@ class Run:
 
     def _count(self, piece: Piece) -> None:
         self._generated += piece.tokens
+        self._reasoning += piece.reasoning
         if piece.index % self.plan.n == 0:
             self._cached += piece.cached

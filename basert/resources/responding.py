@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from falcon.asgi import Response
 
@@ -18,27 +18,49 @@ from basert.messages import TokenLogprob
 from basert.resources.generating import Pieces, Run
 from basert.resources.service import Service
 from basert.schema.generation import Usage
+from basert.text.parts import CallArguments, CallStart, Part, Thought, text_of
 from basert.text.streaming import Piece, Scored
+
+
+class Call(NamedTuple):
+    """A tool call: the function's name and its arguments, JSON as the model wrote it."""
+
+    name: str
+    arguments: str
 
 
 @dataclass
 class Answer:
     """All pieces of one choice, folded."""
 
-    parts: list[str] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     scored: list[Scored] = field(default_factory=list)
     prompt_scored: Sequence[TokenLogprob] = ()
     finish: Any = None
 
     def add(self, piece: Piece) -> None:
-        self.parts.append(piece.text)
+        self.parts += piece.parts
         self.scored += piece.scored
         self.prompt_scored = self.prompt_scored or piece.prompt_scored
         self.finish = piece.finish
 
     @property
     def text(self) -> str:
-        return "".join(self.parts)
+        return text_of(self.parts)
+
+    @property
+    def thoughts(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Thought))
+
+    @property
+    def calls(self) -> list[Call]:
+        """Tool calls, whole."""
+        starts = [part for part in self.parts if isinstance(part, CallStart)]
+        return [Call(start.name, self._arguments(start.index)) for start in starts]
+
+    def _arguments(self, index: int) -> str:
+        parts = (part for part in self.parts if isinstance(part, CallArguments))
+        return "".join(part.text for part in parts if part.index == index)
 
 
 class Writer(Protocol):

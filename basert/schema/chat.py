@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -54,6 +55,15 @@ class ToolCall(msgspec.Struct):
 
     def to_template(self) -> dict[str, Any]:
         return {"id": self.id, "type": self.type, "function": self.function.to_template()}
+
+
+def call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+def tool_call(name: str, arguments: str) -> ToolCall:
+    """A call of the model's, with an id of its own."""
+    return ToolCall(call_id(), FunctionCall(name, arguments))
 
 
 class _Message(msgspec.Struct, tag_field="role", kw_only=True):
@@ -179,6 +189,11 @@ class ChatRequest(GenerationRequest, kw_only=True):
             )
 
     @property
+    def named_tool(self) -> str | None:
+        """The function that `tool_choice` names."""
+        return None
+
+    @property
     def wanted_tokens(self) -> int | None:
         """Tokens asked for at most; OpenAI's newer name wins."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
@@ -224,16 +239,23 @@ class ChoiceLogprobs(msgspec.Struct):
 
 
 class AnswerMessage(msgspec.Struct):
+    """`content` is null where there are only tool calls; thoughts and calls are there if the model made any."""
+
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+
+
+Finish = Literal["stop", "length", "tool_calls"]
 
 
 class ChatChoice(msgspec.Struct):
     index: int
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Finish
 
 
 class ChatCompletion(msgspec.Struct):
@@ -246,16 +268,32 @@ class ChatCompletion(msgspec.Struct):
     usage: Usage
 
 
+class FunctionDelta(msgspec.Struct):
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class CallDelta(msgspec.Struct):
+    """The first of a call has its id, type and name; later ones only more of the arguments."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
 class Delta(msgspec.Struct):
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct):
     index: int
     delta: Delta
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: Finish | None = None
 
 
 class ChatChunk(msgspec.Struct):

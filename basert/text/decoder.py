@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from basert.text.vocabulary import Vocabulary
 
@@ -15,10 +15,19 @@ class Decoder:
     as they do when everything is decoded at once.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, skip_special: bool = True, continues: bool = False) -> None:
-        """continues: the text follows another one, so that its leading space is a real one."""
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        skip_special: bool = True,
+        continues: bool = False,
+        keep: Collection[int] = (),
+    ) -> None:
+        """continues: the text follows another one, so that its leading space is a real one. keep: special
+        tokens that are not skipped."""
         self._vocabulary = vocabulary
         self._skip_special = skip_special
+        self._keep = keep
         self._to_strip = 0 if continues else vocabulary.leading_spaces
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -27,7 +36,7 @@ class Decoder:
         raw = b"".join(
             self._vocabulary.token_bytes(token)
             for token in ids
-            if not (self._skip_special and self._vocabulary.is_special(token))
+            if not (self._skip_special and self._vocabulary.is_special(token) and token not in self._keep)
         )
         return self._strip(self._utf8.decode(raw))
 

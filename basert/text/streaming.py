@@ -1,7 +1,8 @@
 """What one choice says, step by step: an engine's tokens in, text that is safe to send out.
 
-Joins the decoder and the stop strings, and lets log-probabilities out with the text they belong to. Knows no
-wire format: the plain answer and the stream are both made of these pieces.
+Joins the decoder, the stop strings and the reader that tells text from thoughts and tool calls, and lets
+log-probabilities out with the text they belong to. Knows no wire format: the plain answer and the stream are
+both made of these pieces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from basert.messages import TokenLogprob, Tokens
+from basert.text.parts import Part, PlainReader, Reader, text_of
 from basert.text.stops import StopMatcher
 from basert.text.tokenizer import TextModel
 
@@ -27,12 +29,17 @@ class Piece(msgspec.Struct, frozen=True):
     """What one step added to one choice."""
 
     index: int
-    text: str
+    parts: list[Part]
     tokens: int  # generated in this step
     finish: str | None = None  # "stop" | "length", on a choice's last piece
     scored: Sequence[Scored] = ()
     prompt_scored: Sequence[TokenLogprob] = ()  # with the first piece
     cached: int = 0  # prompt tokens from the prefix cache, with the first piece
+    reasoning: int = 0  # of `tokens`, those that were thoughts
+
+    @property
+    def text(self) -> str:
+        return text_of(self.parts)
 
 
 class Choice:
@@ -47,10 +54,14 @@ class Choice:
         min_tokens: int = 0,
         skip_special: bool = True,
         continues: bool = False,
+        reader: Reader | None = None,
+        markers: Sequence[str] = (),
     ) -> None:
-        """min_tokens: before that stop strings do not count. continues: see TextModel.decoder."""
+        """min_tokens: before that stop strings do not count. reader: what tells thoughts and calls from text,
+        markers: the special tokens that it has to see. continues: see TextModel.decoder."""
         self.index = index
-        self._decoder = text.decoder(skip_special=skip_special, continues=continues)
+        self._decoder = text.decoder(skip_special=skip_special, continues=continues, keep=markers)
+        self._reader = reader or PlainReader()
         self._stops = StopMatcher(stops)
         self._min_tokens = min_tokens
         self._tokens = 0
@@ -59,21 +70,26 @@ class Choice:
         self._waiting: list[Scored] = []
 
     def push(self, step: Tokens) -> Piece:
-        """The piece that this step makes; its text is empty while everything is held back."""
+        """The piece that this step makes; it has no parts while everything is held back."""
         self._tokens += len(step.tokens)
         text, stopped = self._stopped(self._decode(step))
         finish = "stop" if stopped else step.finish or None
         if finish and not stopped:
             text += self._stops.flush()
         self._sent += len(text)
+        thinking = self._reader.thinking
+        parts = self._reader.push(text)
+        if finish:
+            parts += self._reader.finish()
         return Piece(
             index=self.index,
-            text=text,
+            parts=parts,
             tokens=len(step.tokens),
             finish=finish,
             scored=self._release(everything=bool(finish) and not stopped),
             prompt_scored=step.prompt_logprobs,
             cached=step.cached,
+            reasoning=len(step.tokens) if thinking or self._reader.thinking else 0,
         )
 
     def _decode(self, step: Tokens) -> str:

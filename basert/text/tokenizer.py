@@ -49,9 +49,18 @@ class TextModel:
         decoder = self.decoder(skip_special=skip_special, continues=continues)
         return decoder.push(ids) + decoder.flush()
 
-    def decoder(self, *, skip_special: bool = True, continues: bool = False) -> Decoder:
-        """A fresh incremental decoder; `continues` keeps the leading space of a text that follows another."""
-        return Decoder(self._vocabulary, skip_special=skip_special, continues=continues)
+    def decoder(
+        self, *, skip_special: bool = True, continues: bool = False, keep: Sequence[str] = ()
+    ) -> Decoder:
+        """A fresh incremental decoder. continues: it keeps the leading space of a text that follows another;
+        keep: special tokens, by their text, that are not skipped."""
+        kept = {token for marker in keep if (token := self.special_id(marker)) is not None}
+        return Decoder(self._vocabulary, skip_special=skip_special, continues=continues, keep=kept)
+
+    def special_id(self, marker: str) -> int | None:
+        """The special token that is written so; None if these characters are no token or an ordinary one."""
+        token = self._tokenizer.token_to_id(marker)
+        return token if token is not None and self._vocabulary.is_special(token) else None
 
     def token_bytes(self, token: int) -> bytes:
         """UTF-8 bytes of one token, possibly part of a character; nothing for an unknown id."""

@@ -239,7 +239,7 @@ class ChoiceLogprobs(msgspec.Struct):
 
 
 class AnswerMessage(msgspec.Struct):
-    """`content` is null where there are only tool calls; thoughts and calls are there if the model made any."""
+    """`content` is null where there are only tool calls; thoughts and calls are there if there are any."""
 
     role: Literal["assistant"]
     content: str | None

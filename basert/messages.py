@@ -37,6 +37,13 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[int, float] = {}
 
 
+class Grammar(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an answer has to look like: a Lark grammar with llguidance's extensions, or its JSON form."""
+
+    text: str
+    field: str = "response_format"  # of the request, that asked for it: errors name it
+
+
 class Submit(Message, tag="submit", frozen=True):
     id: int  # unique on its connection
     prompt: list[int]
@@ -48,6 +55,7 @@ class Submit(Message, tag="submit", frozen=True):
     logprobs: int = -1  # -1 none; k >= 0: the drawn token's and the k best
     prompt_logprobs: int = -1  # likewise for every prompt token but the first
     priority: int = 0  # 0 interactive, 1 batch
+    grammar: Grammar | None = None
 
 
 class Cancel(Message, tag="cancel", frozen=True):
@@ -87,6 +95,7 @@ class Failed(Message, tag="failed", frozen=True):
     id: int
     code: str
     message: str
+    param: str = ""  # the request's field that is to blame, where one is
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -150,6 +159,11 @@ class Stats(Message, tag="stats", frozen=True):
     computed_tokens: int = 0  # all tokens that went through the graph, padding included
     drafted_tokens: int = 0  # guessed, to be verified
     accepted_tokens: int = 0  # of these, the ones that were right
+    constrained_tokens: int = 0  # drawn under a grammar
+    held_tokens: int = 0  # rows computed once more, their grammar not having said in time what may come
+    mask_seconds: float = 0.0  # that steps waited for grammars
+    grammars_compiled: int = 0
+    grammars_reused: int = 0  # requests whose grammar was there already
     step_seconds: float = 0.0  # wall time inside step()
     run_seconds: float = 0.0  # of which inside the graph
     batch_size: Histogram | None = None  # rows of decode steps that worked

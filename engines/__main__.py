@@ -104,7 +104,7 @@ def _settle(args: argparse.Namespace) -> None:
 def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
     """Until drained: 0; or until the supervisor is lost: 1."""
     while engine.busy or not engine.draining:
-        for peer, message in hub.poll(0 if engine.busy else None):
+        for peer, message in hub.poll(engine.patience):
             if peer == control and message is None:
                 _log.error("the supervisor is gone; this engine ends")
                 return 1

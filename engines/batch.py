@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
+from basert.messages import TokenLogprob
 from engines.sequence import Sequence
 
 # What one more run of the graph costs beside its tokens, in tokens (measured: 14 for fp32, 24 for W8A8).
@@ -29,6 +30,16 @@ class Row(NamedTuple):
     sequence: Sequence | None = None
     draws: bool = False  # the next token is wanted
     drafted: int = 0  # how many of the tokens, the last ones, are guesses to be verified
+
+
+class Sample(NamedTuple):
+    """What a run yielded for one row."""
+
+    tokens: tuple[int, ...] = ()  # the next one, if the row draws, and what a draft had guessed right
+    logprobs: tuple[TokenLogprob, ...] = ()  # of these, if they are wanted
+    held: bool = False  # its grammar has not said yet what may come: the row is to be run once more
+    error: str = ""  # why the sequence cannot go on
+    scores: Iterable[TokenLogprob] = ()  # of the prompt tokens in this chunk
 
 
 class Move(NamedTuple):
@@ -93,9 +104,15 @@ def draft_row(sequence: Sequence, sizes: Iterable[int]) -> Row | None:
     fitting = [size for size in sizes if size <= sequence.limit - len(sequence.tokens)]
     if not (fitting and sequence.computed and sequence.generated):
         return None
-    draft = sequence.drafter.draft(sequence.tokens, fitting[-1] - 1)
+    draft = _guess(sequence, fitting[-1] - 1)
     tokens = [sequence.tokens[-1], *draft]
     return Row(sequence.computed, tokens, len(tokens), sequence, True, len(draft)) if draft else None
+
+
+def _guess(sequence: Sequence, most: int) -> list[int]:
+    """What comes next: what the grammar leaves no choice about, else what was said before in such a place."""
+    forced = sequence.constraint.forced[:most] if sequence.constraint is not None else []
+    return forced or sequence.drafter.draft(sequence.tokens, most)
 
 
 def need_logits(rows: Iterable[Row]) -> bool:

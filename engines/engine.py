@@ -11,12 +11,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from basert.messages import AnyMessage, Cancel, Drain, Message, Stats, StatsRequest, Submit
+from basert.messages import AnyMessage, Cancel, Drain, Failed, Message, Stats, StatsRequest, Submit
+from engines.compiling import Compiling
 from engines.runner import Runner
 from engines.sampling import Sampler
 from engines.scheduler import Reply, Scheduler
 from engines.slots import Slots
 from engines.stats import Counters, resident_bytes
+
+COMPILING_POLL = 0.002  # seconds between two looks at grammars being compiled, while nothing else runs
 
 Publish = Callable[[int, list[Message]], None]
 
@@ -30,6 +33,7 @@ class Engine:
         scheduler: Scheduler,
         runner: Runner,
         counters: Counters,
+        compiling: Compiling,
         check: Callable[[], None],
         publish: Publish,
         save: Callable[[], None],
@@ -39,15 +43,23 @@ class Engine:
         self._slots = slots
         self._scheduler = scheduler
         self._runner = runner
-        self._sampler = Sampler()
+        self._sampler = Sampler(counters)
         self._counters = counters
+        self._compiling = compiling
         self._check = check
         self._publish = publish
         self.save = save
 
     @property
     def busy(self) -> bool:
-        return len(self._scheduler) > 0
+        return len(self._scheduler) + len(self._compiling) > 0
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that may be waited for messages before the next step; None: for ever."""
+        if len(self._scheduler):
+            return 0
+        return COMPILING_POLL if len(self._compiling) else None
 
     @property
     def draining(self) -> bool:
@@ -65,24 +77,40 @@ class Engine:
         """Take in a peer's message, or (None) its loss."""
         match message:
             case Submit():
-                if refusal := self._scheduler.submit(peer, message):
+                if refusal := self._submit(peer, message):
                     self._publish(peer, [refusal])
             case Cancel():
+                self._compiling.cancel(peer, message.id)
                 self._scheduler.cancel(peer, message.id)
             case StatsRequest():
                 self._publish(peer, [self._stats(message.id)])
             case Drain():
                 self.drain()
             case None:
+                self._compiling.cancel(peer)
                 self._scheduler.leave(peer)
             case _:
                 _log.warning("peer %d sent a %s, which engines do not take", peer, type(message).__name__)
+
+    def _submit(self, peer: int, message: Submit) -> Failed | None:
+        if message.grammar is None or self.draining:
+            return self._scheduler.submit(peer, message)
+        return self._compiling.add(peer, message)
+
+    def _take_compiled(self) -> None:
+        """Let in the requests whose grammars are compiled."""
+        for peer, submit, result in self._compiling.done():
+            refusal = result if isinstance(result, Failed) else self._scheduler.submit(peer, submit, result)
+            if refusal is not None:
+                self._publish(peer, [refusal])
 
     def step(self) -> None:
         """Advance every sequence whose turn it is by one run of the graph.
 
         Raises whatever `check` raises when a run failed and the runtime is not to be trusted any more.
         """
+        if len(self._compiling):
+            self._take_compiled()
         started = time.perf_counter()
         batch = self._scheduler.next_batch()
         if batch is None:
@@ -112,7 +140,7 @@ class Engine:
         return Stats(
             id=number,
             running=self._slots.used,
-            waiting=self._scheduler.waiting,
+            waiting=self._scheduler.waiting + len(self._compiling),
             slots=len(self._slots.owners),
             slots_used=self._slots.used,
             kv_tokens=self._scheduler.kv_tokens(),
@@ -134,6 +162,11 @@ class Engine:
             computed_tokens=counters.computed_tokens,
             drafted_tokens=counters.drafted_tokens,
             accepted_tokens=counters.accepted_tokens,
+            constrained_tokens=counters.constrained_tokens,
+            held_tokens=counters.held_tokens,
+            mask_seconds=counters.mask_seconds,
+            grammars_compiled=self._compiling.compiled,
+            grammars_reused=self._compiling.reused,
             step_seconds=counters.step_seconds,
             run_seconds=self._runner.run_seconds,
             batch_size=counters.batch_size.snapshot(),

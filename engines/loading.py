@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from basert.errors import BundleError
-from basert.manifest import Graph, Manifest, digest, read_manifest
+from basert.manifest import TOKENIZER, Graph, Manifest, digest, read_manifest
 from basert.messages import EngineInfo
 from engines.batch import Chunks
+from engines.compiling import Compiling
 from engines.engine import Engine, Publish
 from engines.golden import check, read_golden
 from engines.prefix_file import PrefixFile
@@ -81,7 +82,8 @@ def load(config: EngineConfig, publish: Publish, report: Report) -> tuple[Engine
     )
     recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
     save = _prefix_file(config, slots, runner)
-    engine = Engine(slots, scheduler, runner, counters, recheck, publish, save)
+    compiling = Compiling(config.bundle / TOKENIZER, manifest.vocab_size, frozenset(manifest.eos_token_ids))
+    engine = Engine(slots, scheduler, runner, counters, compiling, recheck, publish, save)
     return engine, _info(config, options, manifest, runner.provider, time.monotonic() - started)
 
 

@@ -1,4 +1,5 @@
-"""Logits to token ids, row by row: penalties, bias, forbidden ends, who draws. Knows no queue and no cache.
+"""Logits to token ids, row by row: penalties, bias, grammars, forbidden ends, who draws. Knows no queue and
+no cache.
 
 The order is that of `basert.messages.Sampling`; from the temperature on it is engines.drawing. One thread
 does it all: two, which take turns at the interpreter's lock, took longer (measured: 32 rows, two cores).
@@ -6,22 +7,29 @@ does it all: two, which take turns at the interpreter's lock, took longer (measu
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from basert.errors import InvalidRequest
 from basert.messages import Sampling
-from engines.batch import Batch, Row
+from engines.batch import Batch, Row, Sample
 from engines.drawing import Floats, draw, logprob, scratch
 from engines.runner import Output
-from engines.scheduler import Sample
 from engines.sequence import Sequence
+from engines.stats import Counters
+
+if TYPE_CHECKING:
+    from engines.constraints import Constraint, Mask
 
 
 class Sampler:
     """Draws each row's next token, and scores prompts."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._histories: WeakKeyDictionary[Sequence, History] = WeakKeyDictionary()
         self._scratch: Floats | None = None
 
@@ -44,16 +52,46 @@ class Sampler:
             return Sample()
         if logits is None or not sequence.needs_logits:
             return Sample((best,))
+        if sequence.constraint is not None:
+            return self._constrained(sequence, sequence.constraint, best, logits)
+        return self._sample(sequence, self._token(sequence, best, logits, None), logits)
+
+    def _constrained(self, sequence: Sequence, constraint: Constraint, best: int, logits: Floats) -> Sample:
+        """A draw among what a grammar allows."""
+        started = time.perf_counter()
+        try:
+            coming = constraint.next()
+        except InvalidRequest as error:
+            return Sample(error=error.message)
+        finally:
+            self._counters.mask_seconds += time.perf_counter() - started
+        if coming is None:
+            return Sample(held=True)
+        only = coming.only
+        token = only if only >= 0 else self._token(sequence, best, logits, coming.allowed)
+        if token not in sequence.eos:
+            constraint.accept(token)
+        self._counters.constrained_tokens += 1
+        return self._sample(sequence, token, logits)
+
+    def _token(self, sequence: Sequence, best: int, logits: Floats, allowed: Mask | None) -> int:
         sampling = sequence.submit.sampling
-        buffer = self._scratch = scratch(len(logits)) if self._scratch is None else self._scratch
-        adjusted = self._adjusted(sequence, logits)
+        adjusted = self._adjusted(sequence, logits, allowed)
         if sampling.temperature:
             highest = float(logits[best]) if adjusted is logits else None
-            token = draw(adjusted, sampling, len(sequence.tokens), highest, buffer)
-        else:
-            token = best if adjusted is logits else int(adjusted.argmax())
+            return draw(adjusted, sampling, len(sequence.tokens), highest, self._buffer(logits))
+        return best if adjusted is logits else int(adjusted.argmax())
+
+    def _sample(self, sequence: Sequence, token: int, logits: Floats) -> Sample:
         wanted = sequence.submit.logprobs
-        return Sample((token,), (logprob(logits, token, wanted, buffer),) if wanted >= 0 else ())
+        if wanted < 0:
+            return Sample((token,))
+        return Sample((token,), (logprob(logits, token, wanted, self._buffer(logits)),))
+
+    def _buffer(self, logits: Floats) -> Floats:
+        if self._scratch is None:
+            self._scratch = scratch(len(logits))
+        return self._scratch
 
     def _verify(self, row: Row, output: Output) -> Sample:
         """Draw as decode steps would, for as long as what is drawn is what was guessed."""
@@ -62,6 +100,8 @@ class Sampler:
         booked, best = len(sequence.tokens), output.tokens.tolist()
         for i, guess in enumerate([*row.tokens[1:], -1]):
             one = self._draw(row, best[i], None if output.logits is None else output.logits[i])
+            if not (one.tokens or drawn.tokens):
+                return one
             drawn = Sample(drawn.tokens + one.tokens, drawn.logprobs + one.logprobs)
             sequence.tokens += one.tokens  # the next draw sees it
             if one.tokens != (guess,) or sequence.finish:
@@ -83,11 +123,12 @@ class Sampler:
         last = len(row.tokens) - 1
         return self._draw(row, int(output.tokens[last]), logits[last])._replace(scores=scores)
 
-    def _adjusted(self, sequence: Sequence, logits: Floats) -> Floats:
-        """The logits with penalties, bias and forbidden ends; the same array where there is nothing to do."""
+    def _adjusted(self, sequence: Sequence, logits: Floats, allowed: Mask | None) -> Floats:
+        """The logits with penalties, bias, forbidden ends and what a grammar forbids; the same array where
+        there is nothing to do."""
         sampling = sequence.submit.sampling
         barred = sequence.generated < sequence.submit.min_tokens
-        if not (barred or sampling.logit_bias or _penalised(sampling)):
+        if not (barred or sampling.logit_bias or _penalised(sampling) or allowed is not None):
             return logits
         logits = logits.copy()
         if _penalised(sampling):
@@ -96,8 +137,10 @@ class Sampler:
             self._histories[sequence].penalise(logits, sequence)
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
+        if allowed is not None:
+            logits[~allowed[: len(logits)]] = -np.inf
         if barred:
-            logits[list(sequence.eos)] = -np.inf
+            _bar(logits, list(sequence.eos))
         return logits
 
 
@@ -128,6 +171,14 @@ class History:
         for token in sequence.tokens[max(self._length, len(sequence.submit.prompt)) :]:
             self._counts[token] += 1
         self._length = len(sequence.tokens)
+
+
+def _bar(logits: Floats, ends: list[int]) -> None:
+    """Forbid the tokens that end a sequence, unless a grammar allows no other."""
+    kept = logits[ends]
+    logits[ends] = -np.inf
+    if logits.max() == -np.inf:
+        logits[ends] = kept
 
 
 def _penalised(sampling: Sampling) -> bool:

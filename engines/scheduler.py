@@ -12,10 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from basert.messages import Failed, Message, Submit, TokenLogprob
-from engines.batch import Batch, Chunks, Move, Row, decode_row, draft_row, need_logits, row_of
+from basert.messages import Failed, Message, Submit
+from engines.batch import Batch, Chunks, Move, Row, Sample, decode_row, draft_row, need_logits, row_of
 from engines.lanes import Lanes
 from engines.pace import Pace
 from engines.prefix import Match, ids_of
@@ -24,15 +24,10 @@ from engines.sequence import Sequence, admission
 from engines.slots import Slots
 from engines.stats import Counters
 
+if TYPE_CHECKING:
+    from engines.constraints import Constraint
+
 Reply = tuple[int, Message]  # peer, message
-
-
-class Sample(NamedTuple):
-    """What a run yielded for one row."""
-
-    tokens: tuple[int, ...] = ()  # the next one, if the row draws, and what a draft had guessed right
-    logprobs: tuple[TokenLogprob, ...] = ()  # of these, if they are wanted
-    scores: Iterable[TokenLogprob] = ()  # of the prompt tokens in this chunk
 
 
 @dataclass(frozen=True)
@@ -79,8 +74,8 @@ class Scheduler:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def submit(self, peer: int, submit: Submit) -> Failed | None:
-        """Let a request in, or say why not."""
+    def submit(self, peer: int, submit: Submit, constraint: Constraint | None = None) -> Failed | None:
+        """Let a request in, or say why not. With a constraint only the model's own tokens end it."""
         refusal = self._refusal(peer, submit)
         if refusal is not None:
             self._counters.requests_refused += 1
@@ -89,11 +84,12 @@ class Scheduler:
         sequence = Sequence(
             peer,
             submit,
-            eos=frozenset(submit.stop_ids) | (frozenset() if submit.ignore_eos else limits.eos),
+            eos=frozenset(submit.stop_ids) | (limits.eos if constraint or not submit.ignore_eos else set()),
             limit=min(len(prompt) + submit.max_tokens, limits.max_context),
             arrived=self._clock(),
             tokens=list(prompt),
             ids=ids_of(prompt),
+            constraint=constraint,
         )
         sequence.lone = self._prompts.cuts(sequence).lone(len(prompt))
         self._sequences[sequence.key] = sequence
@@ -237,6 +233,8 @@ class Scheduler:
         return moves
 
     def _advance(self, sequence: Sequence, row: Row, sample: Sample) -> list[Reply]:
+        if sample.held or sample.error:
+            return self._stay(sequence, sample)
         if sequence.prefilling:
             self._slots.prefixes.grow(sequence.slot, row.past + len(row.tokens))
         sequence.computed = row.past + len(row.tokens)
@@ -251,6 +249,19 @@ class Scheduler:
                 self._prompts.add(sequence)
             return []
         return self._told(sequence, sample)
+
+    def _stay(self, sequence: Sequence, sample: Sample) -> list[Reply]:
+        """A row that yielded nothing: it is run once more, or its sequence ends."""
+        if sample.error:
+            grammar = sequence.submit.grammar
+            self._counters.requests_failed += 1
+            self._end(sequence)
+            failed = Failed(sequence.submit.id, "invalid", sample.error, grammar.field if grammar else "")
+            return [(sequence.peer, failed)]
+        self._counters.held_tokens += 1
+        if sequence.prefilling:
+            self._prompts.add(sequence)
+        return []
 
     def _learn(self, sequence: Sequence, row: Row, accepted: int) -> None:
         """Only what was guessed right stays in the cache."""

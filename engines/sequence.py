@@ -6,9 +6,13 @@ Plain Python, no tensor. `admission` is the one place that refuses a request for
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from basert.messages import Failed, Submit, TokenLogprob, Tokens
 from engines.drafts import Drafter
+
+if TYPE_CHECKING:
+    from engines.constraints import Constraint
 
 # Within these no logit of any model overflows, and no request can leave itself without a token to draw.
 LARGEST = 1e6
@@ -33,6 +37,7 @@ class Sequence:
     slot: int = -1
     scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt, until they are sent
     drafter: Drafter = field(default_factory=Drafter)
+    constraint: Constraint | None = None  # what its tokens have to be
 
     @property
     def key(self) -> tuple[int, int]:
@@ -64,6 +69,7 @@ class Sequence:
         sampling = self.submit.sampling
         return (
             sampling.temperature > 0
+            or self.constraint is not None
             or self.submit.logprobs >= 0
             or self.generated < self.submit.min_tokens
             or bool(sampling.logit_bias)

@@ -53,6 +53,9 @@ class Counters:
     computed_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    constrained_tokens: int = 0
+    held_tokens: int = 0
+    mask_seconds: float = 0.0
     step_seconds: float = 0.0
     batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))
     queue_seconds: Observations = field(default_factory=lambda: Observations(SECONDS_BOUNDS))

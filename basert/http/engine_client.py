@@ -251,7 +251,7 @@ def _error(failed: Failed, model: str) -> BasertError:
         case "context_length_exceeded":
             return ContextLengthExceeded(failed.message)
         case "invalid":
-            return InvalidRequest(failed.message)
+            return InvalidRequest(failed.message, param=failed.param or None)
         case "draining":
             return Unavailable(failed.message, code="draining", retry_after=RETRY_AFTER)
         case _:

@@ -55,6 +55,11 @@ _COUNTERS = {
     "computed_tokens": ("engine_computed_tokens", "All tokens that went through the graph."),
     "drafted_tokens": ("engine_drafted_tokens", "Tokens guessed, to be verified in one step."),
     "accepted_tokens": ("engine_accepted_tokens", "Of which were right."),
+    "constrained_tokens": ("engine_constrained_tokens", "Tokens drawn under a grammar."),
+    "held_tokens": ("engine_held_tokens", "Rows run once more, their grammar being late."),
+    "mask_seconds": ("engine_mask_seconds", "Time that steps waited for grammars."),
+    "grammars_compiled": ("engine_grammars_compiled", "Grammars compiled."),
+    "grammars_reused": ("engine_grammars_reused", "Requests whose grammar was compiled already."),
     "step_seconds": ("engine_step_seconds", "Wall time inside the engine's steps."),
     "run_seconds": ("engine_run_seconds", "Of which inside the graph."),
 }

@@ -12,7 +12,7 @@ import msgspec
 from basert.errors import RequestTimeout
 from basert.http import media
 from basert.http.models import Model
-from basert.messages import Sampling, Submit, Tokens
+from basert.messages import Grammar, Sampling, Submit, Tokens
 from basert.resources.merge import merge
 from basert.resources.service import Service
 from basert.schema.generation import CompletionTokensDetails, PromptTokensDetails, Usage
@@ -40,6 +40,7 @@ class Plan:
     continues: bool = False  # the answer is a continuation of the prompt's text
     reader: Callable[[], Reader] = PlainReader  # tells thoughts and tool calls from text, one for each choice
     markers: Sequence[str] = ()  # the special tokens that it has to see
+    grammar: Grammar | None = None  # what every answer has to look like
 
 
 class Run:
@@ -136,6 +137,7 @@ class Run:
             min_tokens=plan.min_tokens,
             logprobs=plan.logprobs,
             prompt_logprobs=plan.prompt_logprobs,
+            grammar=plan.grammar,
         )
         return self._model.engine.generate(request)
 

@@ -70,6 +70,7 @@ def plan(
         logprobs=logprobs,
         prompt_logprobs=max(prompt_logprobs, -1 if min(limits) else 0),
         continues=continues,
+        grammar=request.constraint(),
     )
 
 

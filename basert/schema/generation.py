@@ -15,6 +15,7 @@ from msgspec import Meta
 from basert.errors import InvalidRequest
 from basert.manifest import Generation
 from basert.messages import Sampling
+from basert.schema.constraints import ConstraintFields
 from basert.schema.parsing import given
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -23,24 +24,14 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Unsupported = Annotated[Any, Meta(description="Refused when it asks for anything.")]
 
-_CONSTRAINTS = (
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-)
-REFUSED = dict.fromkeys(_CONSTRAINTS, "Constrained output is not supported yet") | {
-    "use_beam_search": "Beam search is not supported"
-}
+REFUSED = {"use_beam_search": "Beam search is not supported"}
 
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class GenerationRequest(msgspec.Struct, kw_only=True):
+class GenerationRequest(ConstraintFields, kw_only=True):
     """Null means absent everywhere, and unknown fields are ignored."""
 
     model: str | None = None
@@ -65,12 +56,6 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
     skip_special_tokens: bool | None = None
     stop_token_ids: Annotated[list[Count], Meta(max_length=256)] | None = None
     # What basert cannot do yet
-    response_format: Unsupported = None
-    structured_outputs: Unsupported = None
-    guided_json: Unsupported = None
-    guided_regex: Unsupported = None
-    guided_choice: Unsupported = None
-    guided_grammar: Unsupported = None
     use_beam_search: Unsupported = None
 
     def check(self) -> None:
@@ -86,7 +71,7 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
         """Raise InvalidRequest for a field that asks for what basert cannot do, with the reason."""
         for field, why in fields.items():
             value = getattr(self, field)
-            if given(value) and value != {"type": "text"}:
+            if given(value):
                 raise InvalidRequest(f"{why}; leave '{field}' out.", param=field)
 
     @property

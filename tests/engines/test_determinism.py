@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 
 from basert.manifest import TOKENIZER
 from basert.messages import Sampling
-from engines.batch import Row
+from engines.batch import Row, Sample
 from engines.sampling import Sampler
-from engines.scheduler import Sample
+from engines.stats import Counters
 from tests.engines.harness import SteppedEngine
 
 PROMPT = "What is the capital of France, and what is it known for?"
@@ -38,7 +38,7 @@ class RecordingSampler(Sampler):
     """Keeps the logits that each request was drawn from."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Counters())
         self.logits: dict[int, list[NDArray[np.float32]]] = {}
 
     def _draw(self, row: Row, best: int, logits: NDArray[np.float32] | None) -> Sample:

@@ -15,6 +15,7 @@ from engines.drawing import Weights, draw, filtered, logprob, pick, scratch, uni
 from engines.runner import Output
 from engines.sampling import Sampler
 from engines.sequence import Sequence
+from engines.stats import Counters
 
 VOCAB = 1000
 
@@ -199,7 +200,7 @@ def test_logprobs_ignore_the_filters() -> None:
     submit = Submit(1, [1], 9, Sampling(temperature=0.1, top_k=1, logit_bias={3: 90.0}), logprobs=2)
     sequence = sequence_of([1], [], submit)
     row = Row(0, [1], 1, sequence, draws=True)
-    [drawn] = Sampler().sample(
+    [drawn] = Sampler(Counters()).sample(
         Batch(0, 1, [row], logits=True), Output(np.zeros(1, np.int64), logits[np.newaxis])
     )
     assert drawn.tokens == (3,)

@@ -1,0 +1,173 @@
+"""What an answer has to look like: the fields that ask for it, and the grammar they come to.
+
+The grammar is llguidance's JSON form, or a client's own text; an engine compiles it, and says what it cannot
+guarantee. Fields of OpenAI (`response_format`), of vLLM (`structured_outputs`, `guided_*`) and of llama.cpp's
+server (`grammar`, `json_schema`) all come to the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from basert.errors import InvalidRequest
+from basert.messages import Grammar
+
+# One space, or a line break with indentation, where JSON may have any: no model can go on with it for ever.
+WHITESPACE = r" |\n {0,16}"
+MOST_BYTES = 1 << 18
+MOST_CHOICES = 2048
+
+Field = Annotated[Any, Meta(description="What the answer has to look like; at most one such field.")]
+
+
+class ConstraintFields(msgspec.Struct, kw_only=True):
+    """The fields, in a request; at most one of them may ask for anything."""
+
+    response_format: Field = None
+    structured_outputs: Field = None
+    guided_json: Field = None
+    guided_regex: Field = None
+    guided_choice: Field = None
+    guided_grammar: Field = None
+    json_schema: Field = None
+    grammar: Field = None
+
+    def constraint(self) -> Grammar | None:
+        """The grammar, if one is asked for. Raises InvalidRequest."""
+        asked = {name: make for name, make in _FIELDS.items() if getattr(self, name) not in (None, "")}
+        grammars = [
+            Grammar(text, name)
+            for name, make in asked.items()
+            if (text := make(name, getattr(self, name))) is not None
+        ]
+        if len(grammars) > 1:
+            raise InvalidRequest(
+                f"'{grammars[0].field}' and '{grammars[1].field}' both say what the answer must look like; "
+                "leave one of them out.",
+                param=grammars[1].field,
+            )
+        if grammars and len(grammars[0].text.encode()) > MOST_BYTES:
+            field = grammars[0].field
+            raise InvalidRequest(f"Invalid '{field}': it is longer than {MOST_BYTES} bytes.", param=field)
+        return grammars[0] if grammars else None
+
+
+def json_grammar(schema: Any) -> dict[str, Any]:
+    """A JSON schema (2020-12) as one of llguidance's grammars."""
+    return {"json_schema": bounded(schema)}
+
+
+def bounded(schema: Any) -> dict[str, Any]:
+    """A schema with bounded whitespace; `true` is any value."""
+    return {**({} if schema is True else schema), "x-guidance": {"whitespace_pattern": WHITESPACE}}
+
+
+def grammar_text(*grammars: Mapping[str, Any]) -> str:
+    """As the engine takes it. The first is where it starts; the others go by their names."""
+    return msgspec.json.encode({"grammars": list(grammars)}).decode()
+
+
+def _response_format(field: str, value: Any) -> str | None:
+    match value:
+        case {"type": "text"}:
+            return None
+        case {"type": "json_object", "schema": schema}:  # llama.cpp's server
+            return _json(f"{field}.schema", schema)
+        case {"type": "json_object"}:
+            return _json(field, {"type": "object"})
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return _json(f"{field}.json_schema.schema", schema)
+        case {"type": "json_schema", "schema": schema}:  # as the Responses API and llama.cpp's server have it
+            return _json(f"{field}.schema", schema)
+        case {"type": "json_schema"}:
+            param = f"{field}.json_schema.schema"
+            raise InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
+    raise InvalidRequest(
+        f'Invalid \'{field}\': its \'type\' must be "text", "json_object" or "json_schema".', param=field
+    )
+
+
+def _structured(field: str, value: Any) -> str | None:
+    """vLLM's: an object with one of json, regex, choice, grammar, json_object."""
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"Invalid '{field}': expected an object.", param=field)
+    asked = {name: one for name, one in value.items() if one is not None and one is not False}
+    kinds = [name for name in asked if name in _KINDS]
+    if len(kinds) != 1:
+        raise InvalidRequest(f"Invalid '{field}': send one of {', '.join(_KINDS)}.", param=field)
+    return _KINDS[kinds[0]](f"{field}.{kinds[0]}", asked[kinds[0]])
+
+
+def _json(field: str, schema: Any) -> str:
+    if isinstance(schema, str):
+        try:
+            schema = msgspec.json.decode(schema)
+        except msgspec.DecodeError as error:
+            raise InvalidRequest(f"Invalid '{field}': it is not valid JSON ({error}).", param=field) from None
+    if schema is False or not isinstance(schema, dict | bool):
+        raise InvalidRequest(f"Invalid '{field}': expected a JSON schema, an object.", param=field)
+    return grammar_text(json_grammar(schema))
+
+
+def _regex(field: str, value: Any) -> str:
+    pattern = _string(field, value)
+    body = pattern.removeprefix("^")
+    if re.search(r"(?<!\\)(\\\\)*\$$", body):  # the whole answer has to match anyway
+        body = body[:-1]
+    return grammar_text({"lark_grammar": f"start: /{_quoted_slashes(body)}/"})
+
+
+def _quoted_slashes(pattern: str) -> str:
+    """As it may stand between two slashes on one line."""
+    lines = pattern.replace("\r", r"\r").replace("\n", r"\n")
+    return re.sub(r"(\\.)|/", lambda match: match[1] or r"\/", lines)
+
+
+def _choice(field: str, value: Any) -> str:
+    if not (isinstance(value, list) and value and all(isinstance(one, str) and one for one in value)):
+        raise InvalidRequest(f"Invalid '{field}': expected strings that are not empty.", param=field)
+    if len(value) > MOST_CHOICES:
+        raise InvalidRequest(f"Invalid '{field}': more than {MOST_CHOICES} choices.", param=field)
+    choices = " | ".join(msgspec.json.encode(one).decode() for one in dict.fromkeys(value))
+    return grammar_text({"lark_grammar": f"start: {choices}"})
+
+
+def _grammar(field: str, value: Any) -> str:
+    """A client's own: Lark as llguidance has it, or GBNF; the engine tells them apart."""
+    return _string(field, value)
+
+
+def _object(field: str, _value: Any) -> str:
+    return _json(field, {"type": "object"})
+
+
+def _string(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRequest(f"Invalid '{field}': expected a string that is not empty.", param=field)
+    return value
+
+
+_Make = Callable[[str, Any], str | None]
+
+_KINDS: dict[str, _Make] = {
+    "json": _json,
+    "regex": _regex,
+    "choice": _choice,
+    "grammar": _grammar,
+    "json_object": _object,
+}
+_FIELDS: dict[str, _Make] = {
+    "response_format": _response_format,
+    "structured_outputs": _structured,
+    "guided_json": _json,
+    "guided_regex": _regex,
+    "guided_choice": _choice,
+    "guided_grammar": _grammar,
+    "json_schema": _json,
+    "grammar": _grammar,
+}

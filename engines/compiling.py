@@ -1,0 +1,119 @@
+"""Requests whose grammar is being compiled: they wait here, beside the queue, and hold nothing up.
+
+Knows messages and time limits. llguidance is imported with the first grammar: a start does not pay for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from basert.errors import InvalidRequest
+from basert.messages import Failed, Submit
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from engines.constraints import Constraint, Grammars
+
+LONGEST = 10.0  # seconds that compiling a grammar may take, its wait for others included
+MOST_WAITING = 64
+
+
+class Compiled(NamedTuple):
+    """A request that waits no more: its constraint, or why it has none."""
+
+    peer: int
+    submit: Submit
+    result: Constraint | Failed
+
+
+class _Waiting(NamedTuple):
+    peer: int
+    submit: Submit
+    future: Future[Constraint]
+    until: float
+
+
+class Compiling:
+    """The waiting room."""
+
+    def __init__(
+        self,
+        tokenizer: Path,
+        vocab_size: int,
+        eos: frozenset[int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._new = partial(_grammars, tokenizer, vocab_size, eos)
+        self._eos = eos
+        self._grammars: Grammars | None = None
+        self._waiting: list[_Waiting] = []
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def compiled(self) -> int:
+        return self._grammars.compiled if self._grammars else 0
+
+    @property
+    def reused(self) -> int:
+        return self._grammars.reused if self._grammars else 0
+
+    def add(self, peer: int, submit: Submit) -> Failed | None:
+        """Begin to compile a request's grammar, or say why not."""
+        assert submit.grammar is not None
+        if not self._eos:
+            return _failed(
+                submit, "This model names no token that ends an answer, as constrained output needs."
+            )
+        if len(self._waiting) >= MOST_WAITING:
+            why = f"{len(self._waiting)} requests wait for their grammars; try again later."
+            return Failed(submit.id, "queue_full", why)
+        if self._grammars is None:
+            self._grammars = self._new()
+        future = self._grammars.constraint(submit.grammar.text)
+        self._waiting.append(_Waiting(peer, submit, future, self._clock() + LONGEST))
+        return None
+
+    def cancel(self, peer: int, number: int | None = None) -> bool:
+        """Forget a peer's request (or all of them); whether there was one."""
+        left = [one for one in self._waiting if one.peer != peer or number not in (None, one.submit.id)]
+        found = len(left) < len(self._waiting)
+        for one in self._waiting:
+            if one not in left:
+                one.future.cancel()
+        self._waiting = left
+        return found
+
+    def done(self) -> Iterator[Compiled]:
+        """Take out those that need not wait any more."""
+        for one in list(self._waiting):
+            if one.future.done() or self._clock() > one.until:
+                self._waiting.remove(one)
+                yield Compiled(one.peer, one.submit, _result(one))
+
+
+def _result(one: _Waiting) -> Constraint | Failed:
+    if not one.future.done():
+        one.future.cancel()
+        return _failed(one.submit, f"The grammar was not compiled within {LONGEST:g} s; make it simpler.")
+    try:
+        return one.future.result()
+    except InvalidRequest as error:
+        return _failed(one.submit, error.message)
+
+
+def _failed(submit: Submit, why: str) -> Failed:
+    return Failed(submit.id, "invalid", why, submit.grammar.field if submit.grammar else "")
+
+
+def _grammars(tokenizer: Path, vocab_size: int, eos: frozenset[int]) -> Grammars:
+    from engines.constraints import Grammars
+
+    return Grammars(tokenizer, vocab_size, eos)

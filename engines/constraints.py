@@ -1,0 +1,157 @@
+"""Grammars over token ids: which tokens may come next. Knows llguidance, no logits and no queue.
+
+A grammar is compiled in a thread of its own and kept for the next request that sends the same. The mask of a
+sequence's next token is computed in another thread as soon as the token before is known, which is while the
+graph runs. Both give up the interpreter lock. llguidance counts what a grammar costs and gives up at a limit,
+but that does not bound every step (one of `(a{1000}){1000}` was seen to take 0.7 s), so whoever waits for a
+mask waits briefly, and tries again after the next step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.gbnf_to_lark import any_to_lark
+from numpy.typing import NDArray
+
+from basert.errors import InvalidRequest
+
+PATIENCE = 0.02  # seconds that a step waits for a mask
+LONGEST_MASK = 2.0  # seconds that one may take in all
+KEPT = 64  # compiled grammars
+# Of the default, the part that keeps a step of the worst regular expression tried at 60 ms instead of 750.
+LEXER_FUEL = 200_000
+
+Mask = NDArray[np.bool_]
+
+
+class Next(NamedTuple):
+    """What a grammar says of the next token."""
+
+    allowed: Mask  # [vocab]
+    only: int  # the one token that is allowed; -1 where there are several
+    forced: list[int]  # tokens that the grammar leaves no choice about, as far as it can tell
+
+
+class Constraint:
+    """One sequence's way through its grammar."""
+
+    def __init__(self, matcher: LLMatcher, first: Next, pool: ThreadPoolExecutor) -> None:
+        """first: what the grammar says at its start."""
+        self._matcher = matcher
+        self._pool = pool
+        self._next = first
+        self._pending: Future[Next] | None = None
+        self._since = 0.0
+
+    def next(self) -> Next | None:
+        """What may come now; None while that is still being found out. Raises InvalidRequest when the grammar
+        turns out to be too costly."""
+        if self._pending is not None:
+            try:
+                self._next, self._pending = self._pending.result(PATIENCE), None
+            except TimeoutError:
+                if time.monotonic() - self._since > LONGEST_MASK:
+                    raise _too_costly(f"a token took more than {LONGEST_MASK:g} s") from None
+                return None
+        return self._next
+
+    @property
+    def forced(self) -> list[int]:
+        """Tokens that will come next; none while that is not known."""
+        return self._next.forced if self._pending is None else []
+
+    def accept(self, token: int) -> None:
+        """The token was drawn: find out what may follow."""
+        self._since = time.monotonic()
+        self._pending = self._pool.submit(self._advance, token)
+
+    def _advance(self, token: int) -> Next:
+        if not self._matcher.consume_token(token):
+            raise _too_costly(self._matcher.get_error())
+        return look(self._matcher)
+
+
+def look(matcher: LLMatcher) -> Next:
+    """What a matcher allows now. Raises InvalidRequest when it has given up."""
+    bits = matcher.compute_bitmask()
+    if matcher.is_error():
+        raise _too_costly(matcher.get_error())
+    allowed = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").view(np.bool_)
+    count = int(np.count_nonzero(allowed))
+    only = int(allowed.argmax()) if count == 1 else -1
+    return Next(allowed, only, [] if matcher.is_stopped() else matcher.compute_ff_tokens())
+
+
+def _lark(grammar: str) -> str:
+    """A client's own grammar may be GBNF, llama.cpp's notation."""
+    if grammar.lstrip().startswith("{"):
+        return grammar
+    try:
+        return any_to_lark(grammar)
+    except Exception as error:  # whatever its parser stumbles over
+        raise InvalidRequest(f"The grammar is neither Lark nor GBNF: {_line(str(error))}.") from None
+
+
+def _too_costly(why: str) -> InvalidRequest:
+    return InvalidRequest(f"The grammar asks for too much work; make it simpler ({_line(why)}).")
+
+
+def _line(error: str) -> str:
+    """The part of llguidance's message that is about the grammar."""
+    return error.split("<state>")[0].strip().splitlines()[0][:300] if error.strip() else "no reason given"
+
+
+class Grammars:
+    """Compiles grammars for one model's vocabulary, and keeps the latest."""
+
+    def __init__(self, tokenizer: Path, vocab_size: int, eos: frozenset[int]) -> None:
+        """tokenizer: a tokenizer.json; read with the first grammar."""
+        self.compiled = 0
+        self.reused = 0
+        self._path = tokenizer
+        self._vocab_size = vocab_size
+        self._eos = sorted(eos)
+        self._tokenizer: LLTokenizer | None = None
+        self._limits = LLParserLimits(initial_lexer_fuel=LEXER_FUEL, verbose_errors=False)
+        self._kept: OrderedDict[str, tuple[LLMatcher, Next]] = OrderedDict()
+        self._compiler = ThreadPoolExecutor(1, "grammars")
+        self._masks = ThreadPoolExecutor(2, "masks")
+
+    def constraint(self, grammar: str) -> Future[Constraint]:
+        """A sequence's constraint, when its grammar is compiled; or InvalidRequest, with the reason."""
+        if grammar in self._kept:
+            self.reused += 1
+            self._kept.move_to_end(grammar)
+            ready: Future[Constraint] = Future()
+            ready.set_result(self._copy(grammar))
+            return ready
+        return self._compiler.submit(self._compile, grammar)
+
+    def _compile(self, grammar: str) -> Constraint:
+        if grammar not in self._kept:
+            matcher = LLMatcher(self._load(), _lark(grammar), log_level=0, limits=self._limits)
+            if matcher.is_error():
+                raise InvalidRequest(f"This cannot be guaranteed: {_line(matcher.get_error())}.")
+            self.compiled += 1
+            self._kept[grammar] = matcher, look(matcher)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return self._copy(grammar)
+
+    def _copy(self, grammar: str) -> Constraint:
+        matcher, first = self._kept[grammar]
+        return Constraint(matcher.deep_copy(), first, self._masks)
+
+    def _load(self) -> LLTokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = LLTokenizer(
+                self._path.read_text(encoding="utf-8"), n_vocab=self._vocab_size, eos_token=self._eos
+            )
+        return self._tokenizer

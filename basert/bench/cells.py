@@ -15,6 +15,22 @@ from basert.client import RequestFailed
 
 Sample = TypeVar("Sample")
 
+# Objects with a string, a number and an enumeration, more of them than any context has room for.
+_ITEM = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 40},
+        "count": {"type": "integer", "minimum": 0, "maximum": 9999},
+        "kind": {"enum": ["red", "green", "blue"]},
+    },
+    "required": ["name", "count", "kind"],
+    "additionalProperties": False,
+}
+ENDLESS = {
+    "type": "json_schema",
+    "json_schema": {"name": "items", "schema": {"type": "array", "items": _ITEM, "minItems": 10_000}},
+}
+
 
 class Cell(ABC, Generic[Sample]):
     """One line of the report to be."""
@@ -62,9 +78,13 @@ class DecodeCell(Cell[tuple[float, float | None]]):
     to `longest`, from then on.
     """
 
-    def __init__(self, batch: int, prompt_tokens: int, output_tokens: int, longest: int) -> None:
+    def __init__(
+        self, batch: int, prompt_tokens: int, output_tokens: int, longest: int, *, constrained: bool = False
+    ) -> None:
+        """constrained: every token has to fit a schema that no answer comes to the end of."""
         super().__init__()
         self.batch, self.prompt_tokens, self.output_tokens = batch, prompt_tokens, output_tokens
+        self._more = {"response_format": ENDLESS} if constrained else {}
         self._longest = longest
         self._asked = output_tokens
 
@@ -82,7 +102,7 @@ class DecodeCell(Cell[tuple[float, float | None]]):
         return tokens / seconds, share
 
     async def _run(self, workload: Workload) -> tuple[list[Outcome], float | None]:
-        bodies = workload.bodies(self.batch, self.prompt_tokens, self._asked)
+        bodies = [body | self._more for body in workload.bodies(self.batch, self.prompt_tokens, self._asked)]
         outcomes = [Outcome(time.perf_counter()) for _ in bodies]
         async with asyncio.TaskGroup() as group:
             pairs = zip(bodies, outcomes, strict=True)
@@ -99,7 +119,8 @@ class DecodeCell(Cell[tuple[float, float | None]]):
         rates, shares = zip(*self.samples, strict=True)
         known = [share for share in shares if share is not None]
         python = Spread.of(known) if known else None
-        report.decode.append(Decode(self.batch, self.prompt_tokens, self._asked, Spread.of(rates), python))
+        rate, constrained = Spread.of(rates), bool(self._more)
+        report.decode.append(Decode(self.batch, self.prompt_tokens, self._asked, rate, python, constrained))
 
 
 class LoadCell(Cell[tuple[list[Outcome], float]]):

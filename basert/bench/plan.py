@@ -30,6 +30,7 @@ class Plan:
     seconds: float  # for everything; what is not measured by then is left out
     slots: int  # the server's: larger batches are left out
     max_context: int  # the server's: longer cells are left out
+    constrained: bool = False  # measure decoding by a JSON schema, too
 
 
 def cells_of(plan: Plan, skipped: list[str]) -> list[Cell[Any]]:
@@ -47,7 +48,11 @@ def cells_of(plan: Plan, skipped: list[str]) -> list[Cell[Any]]:
     ]
     prefill = [PrefillCell(batch, length) for length, batch in pairs]
     decode = [
-        DecodeCell(batch, length, plan.output_tokens, plan.max_context - length) for length, batch in pairs
+        DecodeCell(batch, length, plan.output_tokens, plan.max_context - length, constrained=constrained)
+        for length, batch in pairs
+        for constrained in (
+            [False, True] if plan.constrained and length == plan.prompt_tokens[0] else [False]
+        )
     ]
     return [*prefill, *decode, *levels]
 

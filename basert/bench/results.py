@@ -62,6 +62,7 @@ class Decode(msgspec.Struct, frozen=True):
     output_tokens: int
     tokens_per_second: Spread
     python_share: Spread | None  # of the engine's step time outside the graph; None without /metrics
+    constrained: bool = False  # every token had to fit a JSON schema
 
 
 class Level(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ def _decode(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows = [
         (
             f"{one.prompt_tokens}",
-            f"{one.batch}",
+            f"{one.batch}{' by schema' if one.constrained else ''}",
             *_spread(one.tokens_per_second),
             f"{1e3 * one.batch / one.tokens_per_second.median:.1f}",
             "" if one.python_share is None else f"{one.python_share.median:.1%}",

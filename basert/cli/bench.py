@@ -67,6 +67,12 @@ class Counts(click.ParamType[tuple[int, ...]]):
     help="Of a decode run.",
 )
 @click.option(
+    "--constrained/--no-constrained",
+    default=True,
+    show_default=True,
+    help="Decode runs by a JSON schema, too, at the first prompt length.",
+)
+@click.option(
     "--concurrency",
     "concurrencies",
     type=Counts(),

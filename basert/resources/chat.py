@@ -24,6 +24,7 @@ from basert.resources.service import Service
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta, Message
 from basert.schema.generation import Usage
+from basert.schema.tools import call_id, tool_call
 from basert.text import TextModel
 from basert.text.parts import CallArguments, CallStart, Part, Text, Thought
 from basert.text.streaming import Piece, Scored
@@ -122,7 +123,7 @@ class ChatWriter:
             "assistant",
             answer.text or (None if calls else ""),
             reasoning_content=answer.thoughts or UNSET,
-            tool_calls=[chat.tool_call(call.name, call.arguments) for call in calls] or UNSET,
+            tool_calls=[tool_call(call.name, call.arguments) for call in calls] or UNSET,
         )
         finish = self._finish(answer.finish, called=bool(calls))
         return chat.ChatChoice(index, message, self._scores(answer.scored), finish)
@@ -153,7 +154,7 @@ def _delta(part: Part) -> Delta:
             return Delta(reasoning_content=text)
         case CallStart(index, name):
             function = chat.FunctionDelta("", name)
-            return Delta(tool_calls=[chat.CallDelta(index, function, chat.call_id(), "function")])
+            return Delta(tool_calls=[chat.CallDelta(index, function, call_id(), "function")])
         case CallArguments(index, text):
             return Delta(tool_calls=[chat.CallDelta(index, chat.FunctionDelta(text))])
 

@@ -12,8 +12,8 @@ from basert.resources.chat import conversation_ids
 from basert.resources.completions import token_name
 from basert.resources.planning import beside, check_ids, context_of
 from basert.resources.service import Service
-from basert.schema.chat import template_tools
 from basert.schema.others import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest
+from basert.schema.tools import template_tools
 
 
 class Tokenize:

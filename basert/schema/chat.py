@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,10 +9,11 @@ from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
 from basert.schema.generation import Count, GenerationRequest, Unsupported, Usage
+from basert.schema.tools import Tool, ToolCall, ToolUse, check_tools, template_tools, tool_use
 
 _REFUSED = {
-    "functions": "Tool calls are not supported yet",
-    "function_call": "Tool calls are not supported yet",
+    "functions": "'functions' is out of date; send 'tools'",
+    "function_call": "'function_call' is out of date; send 'tool_choice'",
     "audio": "This model answers in text only",
     "web_search_options": "Web search is not supported",
     "continue_final_message": "Continuing the last message is not supported",
@@ -33,37 +33,6 @@ class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
 
 
 Content = str | list[TextPart | RefusalPart]
-
-
-class FunctionCall(msgspec.Struct):
-    name: str
-    arguments: str
-
-    def to_template(self) -> dict[str, Any]:
-        """Templates expect the arguments as an object."""
-        try:
-            arguments = msgspec.json.decode(self.arguments)
-        except (msgspec.DecodeError, RecursionError):
-            arguments = self.arguments
-        return {"name": self.name, "arguments": arguments}
-
-
-class ToolCall(msgspec.Struct):
-    id: str
-    function: FunctionCall
-    type: Literal["function"] = "function"
-
-    def to_template(self) -> dict[str, Any]:
-        return {"id": self.id, "type": self.type, "function": self.function.to_template()}
-
-
-def call_id() -> str:
-    return f"call_{uuid.uuid4().hex[:24]}"
-
-
-def tool_call(name: str, arguments: str) -> ToolCall:
-    """A call of the model's, with an id of its own."""
-    return ToolCall(call_id(), FunctionCall(name, arguments))
 
 
 class _Message(msgspec.Struct, tag_field="role", kw_only=True):
@@ -122,18 +91,6 @@ def _text(content: Content | None) -> str:
     return content if isinstance(content, str) else "\n".join(part.text for part in content or [])
 
 
-class Function(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(msgspec.Struct):
-    function: Function
-    type: Literal["function"] = "function"
-
-
 def check_messages(messages: list[Message], tools: list[Tool] | None) -> None:
     """What the messages' types do not show. Raises InvalidRequest."""
     for number, message in enumerate(messages):
@@ -142,8 +99,7 @@ def check_messages(messages: list[Message], tools: list[Tool] | None) -> None:
             if not said and not message.tool_calls:
                 param = f"messages[{number}].content"
                 raise InvalidRequest(f"Missing required parameter: '{param}'.", param=param)
-    if tools == []:
-        raise InvalidRequest("Invalid 'tools': [] is too short; leave it out to have none.", param="tools")
+    check_tools(tools)
 
 
 class ChatRequest(GenerationRequest, kw_only=True):
@@ -152,7 +108,9 @@ class ChatRequest(GenerationRequest, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
-    tool_choice: Annotated[Any, Meta(description='Only "none" for now.')] = None
+    tool_choice: Annotated[
+        Any, Meta(description='"auto", "none", "required", a function, or the functions that are allowed.')
+    ] = None
     parallel_tool_calls: bool | None = None
     modalities: list[Literal["text"]] | None = None
     reasoning_effort: str | None = None
@@ -169,29 +127,22 @@ class ChatRequest(GenerationRequest, kw_only=True):
     def check(self) -> None:
         super().check()
         check_messages(self.messages, self.tools)
-        self._check_tools()
+        _ = self.tool_use  # it raises
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest(
                 "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.", param="top_logprobs"
             )
         self.refuse(_REFUSED)
 
-    def _check_tools(self) -> None:
-        if self.tool_choice is not None and not self.tools:
-            raise InvalidRequest(
-                "The 'tool_choice' parameter is only allowed when 'tools' are specified.", param="tool_choice"
-            )
-        if self.tools and self.tool_choice != "none":
-            raise InvalidRequest(
-                "Tool calls are not supported yet: send 'tool_choice': \"none\" to have the tools in the "
-                "prompt only, or leave 'tools' out.",
-                param="tool_choice" if self.tool_choice is not None else "tools",
-            )
+    @property
+    def tool_use(self) -> ToolUse:
+        """Which functions may be called, and whether one has to be."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     @property
     def named_tool(self) -> str | None:
         """The function that `tool_choice` names."""
-        return None
+        return self.tool_use.named
 
     @property
     def wanted_tokens(self) -> int | None:
@@ -207,17 +158,6 @@ class ChatRequest(GenerationRequest, kw_only=True):
         """What the chat template is given beside the messages."""
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return {**effort, **(self.chat_template_kwargs or {}), "tools": template_tools(self.tools)}
-
-
-def template_tools(tools: list[Tool] | None) -> list[dict[str, Any]] | None:
-    """As plain data, without what was not said."""
-    if not tools:
-        return None
-    functions = [msgspec.structs.asdict(tool.function) for tool in tools]
-    return [
-        {"type": "function", "function": {key: value for key, value in one.items() if value is not None}}
-        for one in functions
-    ]
 
 
 class TopLogprob(msgspec.Struct):

@@ -22,6 +22,8 @@ WHITESPACE = r" |\n {0,16}"
 MOST_BYTES = 1 << 18
 MOST_CHOICES = 2048
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")  # which may not stand in a Lark text as they are
+
 Field = Annotated[Any, Meta(description="What the answer has to look like; at most one such field.")]
 
 
@@ -57,14 +59,14 @@ class ConstraintFields(msgspec.Struct, kw_only=True):
         return grammars[0] if grammars else None
 
 
-def json_grammar(schema: Any) -> dict[str, Any]:
+def json_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON schema (2020-12) as one of llguidance's grammars."""
     return {"json_schema": bounded(schema)}
 
 
-def bounded(schema: Any) -> dict[str, Any]:
-    """A schema with bounded whitespace; `true` is any value."""
-    return {**({} if schema is True else schema), "x-guidance": {"whitespace_pattern": WHITESPACE}}
+def bounded(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema with bounded whitespace."""
+    return {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}}
 
 
 def grammar_text(*grammars: Mapping[str, Any]) -> str:
@@ -109,7 +111,7 @@ def _json(field: str, schema: Any) -> str:
             schema = msgspec.json.decode(schema)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"Invalid '{field}': it is not valid JSON ({error}).", param=field) from None
-    if schema is False or not isinstance(schema, dict | bool):
+    if not isinstance(schema, dict):
         raise InvalidRequest(f"Invalid '{field}': expected a JSON schema, an object.", param=field)
     return grammar_text(json_grammar(schema))
 
@@ -124,8 +126,8 @@ def _regex(field: str, value: Any) -> str:
 
 def _quoted_slashes(pattern: str) -> str:
     """As it may stand between two slashes on one line."""
-    lines = pattern.replace("\r", r"\r").replace("\n", r"\n")
-    return re.sub(r"(\\.)|/", lambda match: match[1] or r"\/", lines)
+    escaped = re.sub(r"(\\.)|/", lambda match: match[1] or r"\/", pattern)
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", escaped)
 
 
 def _choice(field: str, value: Any) -> str:
@@ -133,8 +135,12 @@ def _choice(field: str, value: Any) -> str:
         raise InvalidRequest(f"Invalid '{field}': expected strings that are not empty.", param=field)
     if len(value) > MOST_CHOICES:
         raise InvalidRequest(f"Invalid '{field}': more than {MOST_CHOICES} choices.", param=field)
-    choices = " | ".join(msgspec.json.encode(one).decode() for one in dict.fromkeys(value))
+    choices = " | ".join(map(_lark_string, dict.fromkeys(value)))
     return grammar_text({"lark_grammar": f"start: {choices}"})
+
+
+def _lark_string(text: str) -> str:
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", msgspec.json.encode(text).decode())
 
 
 def _grammar(field: str, value: Any) -> str:

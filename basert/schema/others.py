@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from basert.errors import InvalidRequest
-from basert.schema.chat import Message, Tool, check_messages
+from basert.schema.chat import Message, check_messages
+from basert.schema.tools import Tool
 
 
 class ErrorDetail(msgspec.Struct):

@@ -23,6 +23,7 @@ GOOD: dict[str, dict[str, Any]] = {
     CHAT: {"model": "org/tiny", "messages": USER},
     TEXT: {"model": "org/tiny", "prompt": "hello"},
 }
+NAMED = {"type": "function", "function": {"name": "g"}}
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
@@ -44,7 +45,7 @@ def refused(client: TestClient, path: str, body: Any, status: int = 400) -> dict
 def wrong_for(path: str) -> Iterator[tuple[str, str, Any]]:
     """For every field a value of a type it does not take, and for every number one out of its range."""
     kind = ChatRequest if path == CHAT else CompletionRequest
-    takes_objects = {"metadata", "chat_template_kwargs"}
+    takes_objects = {"metadata", "chat_template_kwargs", "guided_json", "json_schema"}
     for field in msgspec.structs.fields(kind):
         yield path, field.name, 5.5 if field.name in takes_objects else {"no": [{}]}
         if field.name not in ("max_tokens", "max_completion_tokens", "seed", "best_of"):
@@ -93,15 +94,20 @@ def test_a_value_of_the_wrong_type_is_blamed_on_its_field(
         (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs", "<= 20"),
         (CHAT, {"tools": []}, "tools", "too short"),
         (CHAT, {"tool_choice": "auto"}, "tool_choice", "when 'tools' are specified"),
-        (CHAT, {"tools": [TOOL]}, "tools", "Tool calls are not supported yet"),
-        (CHAT, {"tools": [TOOL], "tool_choice": "auto"}, "tool_choice", "not supported yet"),
-        (CHAT, {"response_format": {"type": "json_object"}}, "response_format", "not supported yet"),
-        (CHAT, {"guided_regex": "a+"}, "guided_regex", "not supported yet"),
-        (CHAT, {"structured_outputs": {"json": {}}}, "structured_outputs", "not supported yet"),
-        (CHAT, {"guided_json": {}}, "guided_json", "not supported yet"),
+        (CHAT, {"tools": [TOOL, TOOL]}, "tools[1].function.name", "is there twice"),
+        (CHAT, {"tools": [TOOL], "tool_choice": "some"}, "tool_choice", "expected"),
+        (CHAT, {"tools": [TOOL], "tool_choice": NAMED}, "tool_choice", "'g' is none of the tools"),
+        (CHAT, {"response_format": {"type": "yaml"}}, "response_format", "'type' must be"),
+        (CHAT, {"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", "Missing"),
+        (CHAT, {"guided_regex": 7}, "guided_regex", "expected a string"),
+        (CHAT, {"guided_choice": []}, "guided_choice", "expected strings"),
+        (CHAT, {"guided_json": "{"}, "guided_json", "not valid JSON"),
+        (CHAT, {"guided_json": {}, "guided_regex": "a"}, "guided_regex", "leave one of them out"),
+        (CHAT, {"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs", "send one of"),
+        (CHAT, {"guided_regex": "a" * 300_000}, "guided_regex", "longer than"),
         (CHAT, {"web_search_options": {}}, "web_search_options", "not supported"),
         (CHAT, {"modalities": ["text", "audio"]}, "modalities[1]", "'audio' is not supported"),
-        (CHAT, {"functions": [{"name": "f"}]}, "functions", "not supported"),
+        (CHAT, {"functions": [{"name": "f"}]}, "functions", "send 'tools'"),
         (CHAT, {"temperature": 2.1}, "temperature", "<= 2"),
         (CHAT, {"temperature": True}, "temperature", "expected a number, got a boolean"),
         (CHAT, {"n": 0}, "n", ">= 1"),

@@ -1,4 +1,4 @@
-"""Logits to token ids, row by row: penalties, bias, forbidden ends, who draws. Knows no queue and no cache.
+"""Logits to token ids, row by row: penalties, bias, what is barred, who draws. Knows no queue and no cache.
 
 The order is that of `basert.messages.Sampling`; from the temperature on it is engines.drawing. One thread
 does it all: two, which take turns at the interpreter's lock, took longer (measured: 32 rows, two cores).
@@ -12,7 +12,7 @@ import numpy as np
 
 from basert.messages import Sampling
 from engines.batch import Batch, Row
-from engines.drawing import Floats, draw, logprob, scratch
+from engines.drawing import NEVER, Floats, draw, logprob, only, scratch
 from engines.runner import Output
 from engines.scheduler import Sample
 from engines.sequence import Sequence
@@ -84,10 +84,10 @@ class Sampler:
         return self._draw(row, int(output.tokens[last]), logits[last])._replace(scores=scores)
 
     def _adjusted(self, sequence: Sequence, logits: Floats) -> Floats:
-        """The logits with penalties, bias and forbidden ends; the same array where there is nothing to do."""
-        sampling = sequence.submit.sampling
-        barred = sequence.generated < sequence.submit.min_tokens
-        if not (barred or sampling.logit_bias or _penalised(sampling)):
+        """The logits with penalties, bias and bars; the same array where there is nothing to do."""
+        sampling, allowed = sequence.submit.sampling, sequence.submit.allowed_ids
+        forbidden = sequence.forbidden()
+        if not (forbidden or allowed or sampling.logit_bias or _penalised(sampling)):
             return logits
         logits = logits.copy()
         if _penalised(sampling):
@@ -96,8 +96,9 @@ class Sampler:
             self._histories[sequence].penalise(logits, sequence)
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
-        if barred:
-            logits[list(sequence.eos)] = -np.inf
+        if allowed:
+            logits = only(logits, allowed)
+        logits[forbidden] = NEVER
         return logits
 
 

@@ -93,7 +93,7 @@ class Scheduler:
             limit=min(len(prompt) + submit.max_tokens, limits.max_context),
             arrived=self._clock(),
             tokens=list(prompt),
-            ids=ids_of(prompt),
+            ids=ids_of(prompt, submit.cache_salt),
         )
         sequence.lone = self._prompts.cuts(sequence).lone(len(prompt))
         self._sequences[sequence.key] = sequence

@@ -55,6 +55,9 @@ class Submit(Message, tag="submit", frozen=True):
     logprobs: int = -1  # -1 none; k >= 0: the drawn token's and the k best
     prompt_logprobs: int = -1  # likewise for every prompt token but the first
     priority: int = 0  # 0 interactive, 1 batch
+    allowed_ids: list[int] = []  # nothing else may be drawn; [] leaves all of the vocabulary
+    bad_words: list[list[int]] = []  # none of these may come in the answer, as tokens in this order
+    cache_salt: str = ""  # prompts share what is computed only with prompts of the same one
     grammar: Grammar | None = None
 
 
@@ -76,6 +79,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     id: int
     logprob: float
     top: list[tuple[int, float]] = []
+    rank: int = 0  # 1 for the likeliest token
 
 
 class Tokens(Message, tag="tokens", frozen=True):

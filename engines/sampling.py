@@ -1,5 +1,4 @@
-"""Logits to token ids, row by row: penalties, bias, grammars, forbidden ends, who draws. Knows no queue and
-no cache.
+"""Logits to token ids, row by row: penalties, bias, grammars, bars, who draws. Knows no queue and no cache.
 
 The order is that of `basert.messages.Sampling`; from the temperature on it is engines.drawing. One thread
 does it all: two, which take turns at the interpreter's lock, took longer (measured: 32 rows, two cores).
@@ -16,7 +15,7 @@ import numpy as np
 from basert.errors import InvalidRequest
 from basert.messages import Sampling
 from engines.batch import Batch, Row, Sample
-from engines.drawing import Floats, draw, logprob, scratch
+from engines.drawing import NEVER, Floats, draw, logprob, only, scratch
 from engines.runner import Output
 from engines.sequence import Sequence
 from engines.stats import Counters
@@ -123,12 +122,11 @@ class Sampler:
         last = len(row.tokens) - 1
         return self._draw(row, int(output.tokens[last]), logits[last])._replace(scores=scores)
 
-    def _adjusted(self, sequence: Sequence, logits: Floats, allowed: Mask | None) -> Floats:
-        """The logits with penalties, bias, forbidden ends and what a grammar forbids; the same array where
-        there is nothing to do."""
-        sampling = sequence.submit.sampling
-        barred = sequence.generated < sequence.submit.min_tokens
-        if not (barred or sampling.logit_bias or _penalised(sampling) or allowed is not None):
+    def _adjusted(self, sequence: Sequence, logits: Floats, mask: Mask | None) -> Floats:
+        """The logits with penalties, bias, bars and a mask; the same array where there is nothing to do."""
+        sampling, allowed = sequence.submit.sampling, sequence.submit.allowed_ids
+        forbidden = sequence.forbidden()
+        if mask is None and not (forbidden or allowed or sampling.logit_bias or _penalised(sampling)):
             return logits
         logits = logits.copy()
         if _penalised(sampling):
@@ -137,10 +135,11 @@ class Sampler:
             self._histories[sequence].penalise(logits, sequence)
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
-        if allowed is not None:
-            logits[~allowed[: len(logits)]] = -np.inf
-        if barred:
-            _bar(logits, list(sequence.eos))
+        if allowed:
+            logits = only(logits, allowed)
+        logits[forbidden] = NEVER
+        if mask is not None:  # it has the last word: what it alone allows is drawn though it be barred
+            logits[~mask[: len(logits)]] = -np.inf
         return logits
 
 
@@ -171,14 +170,6 @@ class History:
         for token in sequence.tokens[max(self._length, len(sequence.submit.prompt)) :]:
             self._counts[token] += 1
         self._length = len(sequence.tokens)
-
-
-def _bar(logits: Floats, ends: list[int]) -> None:
-    """Forbid the tokens that end a sequence, unless a grammar allows no other."""
-    kept = logits[ends]
-    logits[ends] = -np.inf
-    if logits.max() == -np.inf:
-        logits[ends] = kept
 
 
 def _penalised(sampling: Sampling) -> bool:

@@ -26,7 +26,7 @@ class StopMatcher:
         if found:
             self._held = ""
             return text[: min(found)[1]], True
-        safe = min(_tail(text, stop) for stop in self._stops)
+        safe = min(tail(text, stop) for stop in self._stops)
         self._held = text[safe:]
         return text[:safe], False
 
@@ -36,7 +36,7 @@ class StopMatcher:
         return held
 
 
-def _tail(text: str, stop: str) -> int:
+def tail(text: str, stop: str) -> int:
     """Where the longest end of `text` that begins `stop` starts; len(text) if none does."""
     at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while at >= 0 and not stop.startswith(text[at:]):

@@ -18,7 +18,9 @@ import msgspec
 from basert import cpus, settings
 from basert.errors import ConfigError
 from basert.paths import expand
+from basert.reasoning import formats as reasoning
 from basert.settings import Help, Loaded
+from basert.tools import formats as tools
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,17 @@ class AppConfig:
     max_prompt_bytes: Annotated[
         int, Help("Longest prompt as text, checked before it is tokenised.", least=1)
     ] = 4 << 20
+    tool_format: Annotated[
+        str,
+        Help("How models write tool calls; else as their template tells.", choices=("auto", *tools.FORMATS)),
+    ] = "auto"
+    reasoning_format: Annotated[
+        str,
+        Help(
+            "How models mark their thoughts; else as their chat template tells.",
+            choices=("auto", "none", *reasoning.FORMATS),
+        ),
+    ] = "auto"
 
     def read_keys(self) -> tuple[str, ...]:
         """The keys in force now: those given directly and those in the file. Raises ConfigError."""

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
 from basert import schema
-from basert.config import AppConfig
-from basert.errors import InvalidRequest
-from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.messages import TokenLogprob
+from basert.resources.conversation import conversation
 from basert.resources.generating import Run
-from basert.resources.planning import beside, context_of, plan
+from basert.resources.planning import beside, plan
 from basert.resources.responding import Answer, respond
 from basert.resources.service import Service
 from basert.schema import chat
-from basert.schema.chat import ChatRequest, Delta, Message
+from basert.schema.chat import ChatRequest, Delta
 from basert.schema.generation import Usage
 from basert.schema.tools import call_id, tool_call
 from basert.text import TextModel
@@ -37,38 +36,27 @@ class ChatCompletions:
     @operation("Answer a conversation.", ChatRequest, chat.ChatCompletion, chunk=chat.ChatChunk)
     async def on_post(self, req: Request, resp: Response) -> None:
         request = await self._service.read(req, ChatRequest)
-        request.check()
-        model = self._service.models.get(request.model)
-        prompt = await beside(lambda: self._prompt(request, model), model, req)
-        made = plan(
-            request,
-            model,
-            [prompt],
-            param="messages",
-            wanted=request.wanted_tokens,
-            default=self._service.config.max_tokens,
-            logprobs=request.wanted_logprobs,
-        )
-        run = Run(made, model, self._service, req.context.started)
+        run, model = await chat_run(request, self._service, req)
         await respond(resp, run, ChatWriter(request, model), self._service, stream=bool(request.stream))
 
-    def _prompt(self, request: ChatRequest, model: Model) -> list[int]:
-        arguments = request.template_arguments()
-        return conversation_ids(request.messages, model, self._service.config, arguments)
 
-
-def conversation_ids(
-    messages: Sequence[Message], model: Model, config: AppConfig, arguments: Mapping[str, Any]
-) -> list[int]:
-    """The prompt of a conversation; arguments: what its template gets beside it. Raises InvalidRequest."""
-    if len(messages) > config.max_messages:
-        raise InvalidRequest(
-            f"There are {len(messages)} messages; the most taken here is {config.max_messages}.",
-            param="messages",
-        )
-    text = model.text.render([message.to_template() for message in messages], **arguments)
-    check_prompt_text(text, model.text, context_of(model), config, "messages")
-    return model.text.encode(text, add_special=False)
+async def chat_run(request: ChatRequest, service: Service, req: Request) -> tuple[Run, Model]:
+    """A conversation's way through the engine, not begun yet. Raises InvalidRequest, ModelNotFound, …"""
+    request.check()
+    model = service.models.get(request.model)
+    said = await beside(lambda: conversation(request, model, service.config), model, req)
+    made = plan(
+        request,
+        model,
+        [said.prompt],
+        param="messages",
+        wanted=request.wanted_tokens,
+        default=service.config.max_tokens,
+        logprobs=request.wanted_logprobs,
+        grammar=said.grammar,
+    )
+    made = dataclasses.replace(made, reader=said.reader, markers=said.markers)
+    return Run(made, model, service, req.context.started), model
 
 
 class ChatWriter:

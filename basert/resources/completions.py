@@ -50,6 +50,7 @@ class Completions:
             logprobs=request.wanted_logprobs,
             prompt_logprobs=request.wanted_logprobs if request.echo else -1,
             continues=True,
+            grammar=request.constraint(),
         )
         run = Run(made, model, self._service, req.context.started)
         writer = CompletionWriter(request, model, prompts)

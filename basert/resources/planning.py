@@ -15,6 +15,7 @@ from basert.errors import ContextLengthExceeded, InvalidRequest
 from basert.http.limits import room_after
 from basert.http.models import Model
 from basert.manifest import GENERATION, Generation
+from basert.messages import Grammar
 from basert.resources.generating import Plan
 from basert.schema.generation import GenerationRequest
 
@@ -43,6 +44,7 @@ def plan(
     logprobs: int,
     prompt_logprobs: int = -1,
     continues: bool = False,
+    grammar: Grammar | None = None,
 ) -> Plan:
     """Check what depends on the model, and resolve defaults.
 
@@ -70,7 +72,7 @@ def plan(
         logprobs=logprobs,
         prompt_logprobs=max(prompt_logprobs, -1 if min(limits) else 0),
         continues=continues,
-        grammar=request.constraint(),
+        grammar=grammar,
     )
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
 from basert.schema.generation import Count, GenerationRequest, Unsupported, Usage
-from basert.schema.tools import Tool, ToolCall, ToolUse, check_tools, template_tools, tool_use
+from basert.schema.tools import Tool, ToolCall, ToolUse, check_tools, tool_use
 
 _REFUSED = {
     "functions": "'functions' is out of date; send 'tools'",
@@ -155,9 +155,14 @@ class ChatRequest(GenerationRequest, kw_only=True):
         return (self.top_logprobs or 0) if self.logprobs else -1
 
     def template_arguments(self) -> dict[str, Any]:
-        """What the chat template is given beside the messages."""
-        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
-        return {**effort, **(self.chat_template_kwargs or {}), "tools": template_tools(self.tools)}
+        """What the chat template is given beside messages and tools. Templates have several names for
+        whether to think at all."""
+        effort = self.reasoning_effort
+        said = {}
+        if effort is not None:
+            thinks = effort != "none"
+            said = {"reasoning_effort": effort, "enable_thinking": thinks, "thinking": thinks}
+        return {**said, **(self.chat_template_kwargs or {})}
 
 
 class TopLogprob(msgspec.Struct):

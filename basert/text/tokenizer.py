@@ -35,6 +35,16 @@ class TextModel:
         # Most characters that one token stands for: a text of n has at least n / longest_token tokens.
         self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
 
+    @property
+    def template_source(self) -> str:
+        """The chat template as it is written; "" if there is none."""
+        return self._template.source if self._template else ""
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template does anything with `tools`."""
+        return self._template is not None and self._template.knows_tools
+
     def is_quick(self, characters: int) -> bool:
         """Whether rendering and encoding so long a text takes less time than handing it to a thread would."""
         return characters < QUICK and (self._template is None or not self._template.is_slow)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+from basert.errors import InvalidRequest
 from basert.reasoning.format import ThinkFormat
 from basert.tools.format import Channelled, Format, Marker, Tool
 from basert.tools.lark import TEXT, is_token, quote, regex, until
 
 # Free text where a thought or a call is told by how the answer begins.
 _UNTHOUGHT = "UNTHOUGHT: /(.|\\n)*/ & ~/[ \\n]*{begin}(.|\\n)*/"
+_PLAIN = "plain"  # the name of the grammar of an answer without calls
 _UNCALLED = "UNCALLED: /([ \\n]*[^ \\n{first}](.|\\n)*)?/"
 
 
@@ -22,34 +25,60 @@ def grammar(
     parallel: bool,
     think: ThinkFormat | None = None,
     opened: bool = False,
-    text: str = "",
+    plain: str = "",
 ) -> str:
     """The grammar of an answer that may, or if required has to, call these tools.
 
-    text: a grammar that an answer without calls has to fit; then there is no text beside calls.
-
     required: calls and no text; one call, or with parallel one or more. Otherwise text in which the trigger
     begins calls, at most one if not parallel. think: a thought may come first; opened: the prompt has begun
-    one, so it does. Raises InvalidRequest for a schema that the format cannot be held to.
+    one, so it does. plain: a grammar (as requests have them) that an answer without calls has to fit. Raises
+    InvalidRequest for a schema that the format cannot be held to.
     """
     if isinstance(form, Channelled):
         return _text([f"start: {form.answer(tools, marker, required=required)}"])
     lines = _thought(think, marker, opened=opened) if think else []
     free = TEXT
-    if think and not opened and not required and not is_token(marker(think.begin)):
+    if think and not (opened or required or plain) and not is_token(marker(think.begin)):
         free = _UNTHOUGHT.format(begin=regex(think.begin))
         lines.append(free)
-    first = "" if think is None else "thought " if opened else "thought? "
     body, *rules = form.body(tools, marker, parallel=parallel).split("\n")
-    lines += [f"start: {first}answer", f"body: {body}", TEXT, *rules]
+    lines += [f"start: {_first(think, opened=opened)}answer", f"body: {body}", TEXT, *rules]
     text = free.partition(":")[0]
     if required:
         lines += _required(form, marker, parallel=parallel)
+    elif plain:
+        answer, *more = _required(form, marker, parallel=parallel)
+        return _with_plain([*lines, f"{answer} | @{_PLAIN}", *more], plain)
     elif form.whole:
         lines += _whole(form, marker, text)
     else:
         lines += _auto(form, marker, text, parallel=parallel)
     return _text(lines)
+
+
+def after_thought(plain: str, think: ThinkFormat, marker: Marker, *, opened: bool) -> str:
+    """A grammar (as requests have them) for what comes after the thought."""
+    lines = [f"start: {_first(think, opened=opened)}@{_PLAIN}", TEXT]
+    return _with_plain([*lines, *_thought(think, marker, opened=opened)], plain)
+
+
+def _first(think: ThinkFormat | None, *, opened: bool) -> str:
+    return "" if think is None else "thought " if opened else "thought? "
+
+
+def _with_plain(lines: Sequence[str], plain: str) -> str:
+    """Both in llguidance's JSON form. Raises InvalidRequest for a notation that cannot stand in it."""
+    if plain.lstrip().startswith("{"):
+        [asked] = json.loads(plain)["grammars"]
+    elif "::=" in plain:
+        raise InvalidRequest(
+            "A GBNF grammar holds for a whole answer, and here thoughts or tool calls may come beside; "
+            "send it in Lark's notation."
+        )
+    else:
+        asked = {"lark_grammar": plain}
+    grammars = [{"lark_grammar": _text(lines)}, {**asked, "name": _PLAIN}]
+    return json.dumps({"grammars": grammars}, ensure_ascii=False)
 
 
 def _text(lines: Sequence[str]) -> str:

@@ -22,10 +22,12 @@ from tests.tiny import SENTENCE, write_testing_bundle
 
 
 class FakeEngine:
-    """Says SENTENCE; raises `error` after `error_after` tokens; waits for `gate` before the first."""
+    """Says SENTENCE, or what it is told to; raises `error` after `error_after` tokens; waits for `gate` before
+    the first."""
 
     def __init__(self, model: FakeModel) -> None:
         self._model = model
+        self.says = SENTENCE
         self.error: Exception | None = None
         self.error_after = 0
         self.gate: asyncio.Event | None = None
@@ -50,7 +52,7 @@ class FakeEngine:
                 yield Tokens(id=1, finish="length", prompt_logprobs=scored)
                 return
             end = self._model.manifest.eos_token_ids[0]
-            script = [*self._model.text.encode(SENTENCE), end]
+            script = [*self._model.text.encode(self.says), end]
             for n, token in enumerate(script[:max_tokens]):
                 if self.error is not None and n == self.error_after:
                     raise self.error
@@ -95,8 +97,8 @@ class FakeModel:
 
 
 class FakeModels:
-    def __init__(self, folder: Path, name: str = "org/tiny") -> None:
-        self.model = FakeModel(write_testing_bundle(folder), name)
+    def __init__(self, folder: Path, name: str = "org/tiny", max_context: int = 256) -> None:
+        self.model = FakeModel(write_testing_bundle(folder, max_context=max_context), name)
         self.draining = False
         self.on_reload: list[Callable[[], None]] = []
 

@@ -151,7 +151,8 @@ async def test_conversations_reach_the_template_as_transformers_would_have_them(
     )
     assert models.model.text.decode(models.model.engine.submitted[0][0], skip_special=False) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi\nthere<|im_end|>\n"
-        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>\n"  # the template knows no tools
         "<|im_start|>assistant\nNo.<|im_end|>\n<|im_start|>assistant\n"
     )
 

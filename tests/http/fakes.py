@@ -22,8 +22,8 @@ from tests.tiny import SENTENCE, write_testing_bundle
 
 
 class FakeEngine:
-    """Says SENTENCE, or what it is told to; raises `error` after `error_after` tokens; waits for `gate` before
-    the first."""
+    """Says SENTENCE, or what it is told to; raises `error` after `error_after` tokens; waits for `gate`
+    before the first."""
 
     def __init__(self, model: FakeModel) -> None:
         self._model = model

@@ -35,6 +35,7 @@ class Plan:
     ignore_eos: bool
     min_tokens: int
     skip_special: bool
+    include_stop: bool = False  # what ends an answer is part of it
     logprobs: int = -1
     prompt_logprobs: int = -1
     continues: bool = False  # the answer is a continuation of the prompt's text
@@ -108,6 +109,8 @@ class Run:
             index,
             self._model.text,
             stops=plan.stops,
+            stop_ids=plan.stop_ids,
+            include_stop=plan.include_stop,
             min_tokens=plan.min_tokens,
             skip_special=plan.skip_special,
             continues=plan.continues,

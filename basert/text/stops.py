@@ -17,18 +17,19 @@ class StopMatcher:
         self._stops = stops
         self._held = ""
 
-    def push(self, text: str) -> tuple[str, bool]:
-        """The text that is safe to send, and whether a stop string ended it."""
+    def push(self, text: str) -> tuple[str, str | None]:
+        """The text that is safe to send, and the stop string that ended it, if one did."""
         if not self._stops:
-            return text, False
+            return text, None
         text = self._held + text
         found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)[1]], True
+            end, at = min(found)
+            return text[:at], text[at:end]
         safe = min(_tail(text, stop) for stop in self._stops)
         self._held = text[safe:]
-        return text[:safe], False
+        return text[:safe], None
 
     def flush(self) -> str:
         """What was held back, when no more text comes."""

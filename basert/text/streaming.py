@@ -7,7 +7,7 @@ both made of these pieces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -22,7 +22,7 @@ class Scored(msgspec.Struct, frozen=True):
 
     logprob: TokenLogprob
     offset: int
-    is_stop: bool = False  # the end-of-sequence or stop token itself, which is no part of the text
+    is_stop: bool = False  # the end-of-sequence or stop token itself, where that is no part of the text
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -32,6 +32,8 @@ class Piece(msgspec.Struct, frozen=True):
     parts: list[Part]
     tokens: int  # generated in this step
     finish: str | None = None  # "stop" | "length", on a choice's last piece
+    stop: str | int | None = None  # the stop string or the request's stop id that ended it, with `finish`
+    ids: Sequence[int] = ()  # this step's tokens
     scored: Sequence[Scored] = ()
     prompt_scored: Sequence[TokenLogprob] = ()  # with the first piece
     cached: int = 0  # prompt tokens from the prefix cache, with the first piece
@@ -51,18 +53,23 @@ class Choice:
         text: TextModel,
         *,
         stops: Sequence[str] = (),
+        stop_ids: Collection[int] = (),
+        include_stop: bool = False,
         min_tokens: int = 0,
         skip_special: bool = True,
         continues: bool = False,
         reader: Reader | None = None,
         markers: Sequence[str] = (),
     ) -> None:
-        """min_tokens: before that stop strings do not count. reader: what tells thoughts and calls from text,
-        markers: the special tokens that it has to see. continues: see TextModel.decoder."""
+        """stop_ids: ends that the request named, to be told of. include_stop: what ended the text is part of
+        it. min_tokens: before that stop strings do not count. reader: what tells thoughts and calls from
+        text, markers: the special tokens that it has to see. continues: see TextModel.decoder."""
         self.index = index
         self._decoder = text.decoder(skip_special=skip_special, continues=continues, keep=markers)
         self._reader = reader or PlainReader()
         self._stops = StopMatcher(stops)
+        self._stop_ids = stop_ids
+        self._include_stop = include_stop
         self._min_tokens = min_tokens
         self._tokens = 0
         self._decoded = 0  # characters, those held back included
@@ -71,11 +78,14 @@ class Choice:
 
     def push(self, step: Tokens) -> Piece:
         """The piece that this step makes; it has no parts while everything is held back."""
-        self._tokens += len(step.tokens)
-        text, stopped = self._stopped(self._decode(step))
-        finish = "stop" if stopped else step.finish or None
-        if finish and not stopped:
+        free, checked = self._decode(step)
+        text, stop = self._stops.push(checked)
+        finish = step.finish or None if stop is None else "stop"
+        if stop is not None:
+            text += stop if self._include_stop else ""
+        elif finish:
             text += self._stops.flush()
+        text = free + text
         self._sent += len(text)
         thinking = self._reader.thinking
         parts = self._reader.push(text)
@@ -86,35 +96,34 @@ class Choice:
             parts=parts,
             tokens=len(step.tokens),
             finish=finish,
-            scored=self._release(everything=bool(finish) and not stopped),
+            stop=self._stop_id(step) if stop is None else stop,
+            ids=step.tokens,
+            scored=self._release(everything=bool(finish) and stop is None),
             prompt_scored=step.prompt_logprobs,
             cached=step.cached,
             reasoning=len(step.tokens) if thinking or self._reader.thinking else 0,
         )
 
-    def _decode(self, step: Tokens) -> str:
-        """Text of a step's tokens, but for the one that ended it; their log-probabilities begin to wait."""
-        ended = step.finish == "stop"
-        said = step.tokens[:-1] if ended else step.tokens
-        if step.logprobs:
-            text = "".join(self._decode_scored(*pair) for pair in zip(said, step.logprobs, strict=False))
-        else:
-            text = self._decoder.push(said)
+    def _stop_id(self, step: Tokens) -> int | None:
+        ended = step.finish == "stop" and step.tokens[-1] in self._stop_ids
+        return step.tokens[-1] if ended else None
+
+    def _decode(self, step: Tokens) -> tuple[str, str]:
+        """Text of a step's tokens, that of those before min_tokens first; their log-probabilities begin to
+        wait. What the decoder still holds at the end is half a character, and never sent."""
+        free, checked = "", ""
+        for i, token in enumerate(step.tokens):
+            ends = step.finish == "stop" and i + 1 == len(step.tokens)
+            text = self._decoder.push([token] if self._include_stop or not ends else [])
+            if step.logprobs:
+                self._waiting.append(Scored(step.logprobs[i], self._decoded, is_stop=ends and not text))
+            self._tokens += 1
             self._decoded += len(text)
-        if ended and step.logprobs:
-            self._waiting.append(Scored(step.logprobs[-1], self._decoded, is_stop=True))
-        return text  # what the decoder still holds at the end is half a character, and never sent
-
-    def _decode_scored(self, token: int, logprob: TokenLogprob) -> str:
-        self._waiting.append(Scored(logprob, self._decoded))
-        text = self._decoder.push([token])
-        self._decoded += len(text)
-        return text
-
-    def _stopped(self, text: str) -> tuple[str, bool]:
-        if self._tokens < self._min_tokens:
-            return text, False
-        return self._stops.push(text)
+            if self._tokens < self._min_tokens:
+                free += text
+            else:
+                checked += text
+        return free, checked
 
     def _release(self, *, everything: bool) -> list[Scored]:
         """The log-probabilities of tokens that begin in what was sent."""

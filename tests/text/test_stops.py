@@ -11,23 +11,24 @@ SHORT = st.text("ab", max_size=12)
 STOPS = st.lists(st.text("ab", min_size=1, max_size=4), max_size=4)
 
 
-def expected(text: str, stops: list[str]) -> tuple[str, bool]:
+def expected(text: str, stops: list[str]) -> tuple[str, str | None]:
     """The plain rule: the first moment at which the text ends in a stop string, the longest such one."""
     for end in range(len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
-            return text[: end - max(map(len, ending))], True
-    return text, False
+            longest = max(ending, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
 
 
-def released(parts: list[str], stops: list[str]) -> tuple[str, bool]:
+def released(parts: list[str], stops: list[str]) -> tuple[str, str | None]:
     matcher, out = StopMatcher(stops), ""
     for part in parts:
         text, stopped = matcher.push(part)
         out += text
         if stopped:
-            return out, True
-    return out + matcher.flush(), False
+            return out, stopped
+    return out + matcher.flush(), None
 
 
 @given(st.lists(SHORT, max_size=8), STOPS)
@@ -48,8 +49,8 @@ def test_what_is_released_never_has_to_be_taken_back(text: str, stops: list[str]
 
 def test_no_more_is_held_back_than_may_begin_a_stop_string() -> None:
     matcher = StopMatcher(["\n\nUser:"])
-    assert matcher.push("Hello\n") == ("Hello", False)
-    assert matcher.push("\n") == ("", False)
-    assert matcher.push("Us") == ("", False)
-    assert matcher.push("ual\n\n\n") == ("\n\nUsual\n", False)
-    assert matcher.push("User: hi") == ("", True)
+    assert matcher.push("Hello\n") == ("Hello", None)
+    assert matcher.push("\n") == ("", None)
+    assert matcher.push("Us") == ("", None)
+    assert matcher.push("ual\n\n\n") == ("\n\nUsual\n", None)
+    assert matcher.push("User: hi") == ("", "\n\nUser:")

@@ -80,3 +80,12 @@ def test_stop_strings_do_not_count_before_min_tokens() -> None:
     pieces = told(Choice(0, TEXT, stops=["a"], min_tokens=4), events)
     assert "".join(piece.text for piece in pieces).startswith("a a")
     assert pieces[-1].finish == "stop"
+
+
+def test_what_ended_a_text_is_told() -> None:
+    stopped = told(Choice(0, TEXT, stops=["o w", "zzz"]), steps("hello world", "length", logprobs=False))
+    assert (stopped[-1].finish, stopped[-1].stop) == ("stop", "o w")
+    named = told(Choice(0, TEXT, stop_ids=[END]), steps("hello", "stop", logprobs=False))
+    assert (named[-1].finish, named[-1].stop) == ("stop", END)
+    for finish in ("stop", "length"):
+        assert told(Choice(0, TEXT), steps("hello", finish, logprobs=False))[-1].stop is None

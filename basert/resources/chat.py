@@ -19,7 +19,7 @@ from basert.http.openapi import operation
 from basert.messages import TokenLogprob
 from basert.resources.generating import Run
 from basert.resources.planning import beside, context_of, plan
-from basert.resources.responding import Answer, respond
+from basert.resources.responding import Answer, ChunkWriter, respond
 from basert.resources.service import Service
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta, Message
@@ -39,22 +39,33 @@ class ChatCompletions:
         request = await self._service.read(req, ChatRequest)
         request.check()
         model = self._service.models.get(request.model)
-        prompt = await beside(lambda: self._prompt(request, model), model, req)
-        made = plan(
-            request,
-            model,
-            [prompt],
-            param="messages",
-            wanted=request.wanted_tokens,
-            default=self._service.config.max_tokens,
-            logprobs=request.wanted_logprobs,
-        )
-        run = Run(made, model, self._service, req.context.started)
+        run = await run_of(request, model, self._service, req)
         await respond(resp, run, ChatWriter(request, model), self._service, stream=bool(request.stream))
 
-    def _prompt(self, request: ChatRequest, model: Model) -> list[int]:
-        arguments = request.template_arguments()
-        return conversation_ids(request.messages, model, self._service.config, arguments)
+
+async def run_of(
+    request: ChatRequest, model: Model, service: Service, req: Request, *, at_most: int | None = None
+) -> Run:
+    """A checked conversation, planned and not begun. Raises InvalidRequest.
+
+    at_most: tokens to generate, or fewer where the context has no room for them.
+    """
+    prompt = await beside(lambda: prompt_of(request, model, service.config), model, req)
+    made = plan(
+        request,
+        model,
+        [prompt],
+        param="messages",
+        wanted=request.wanted_tokens,
+        default=service.config.max_tokens if at_most is None else at_most,
+        logprobs=request.wanted_logprobs,
+    )
+    return Run(made, model, service, req.context.started)
+
+
+def prompt_of(request: ChatRequest, model: Model, config: AppConfig) -> list[int]:
+    """Its token ids. May take long. Raises InvalidRequest."""
+    return conversation_ids(request.messages, model, config, request.template_arguments())
 
 
 def conversation_ids(
@@ -71,7 +82,7 @@ def conversation_ids(
     return model.text.encode(text, add_special=False)
 
 
-class ChatWriter:
+class ChatWriter(ChunkWriter):
     """Chat's wire form."""
 
     def __init__(self, request: ChatRequest, model: Model) -> None:

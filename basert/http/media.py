@@ -35,8 +35,10 @@ def send_json(resp: Response, value: Any) -> None:
 
 
 def event(value: Any) -> bytes:
-    """One server-sent event."""
-    return b"data: " + _encoder.encode(value) + b"\n\n"
+    """One server-sent event. A struct with a tag is an event of that name."""
+    kind = getattr(value, "__struct_config__", None)
+    name = b"" if kind is None or kind.tag is None else b"event: %b\n" % kind.tag.encode()
+    return name + b"data: " + _encoder.encode(value) + b"\n\n"
 
 
 def as_basert_error(error: Exception) -> BasertError:

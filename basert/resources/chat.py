@@ -18,7 +18,7 @@ from basert.messages import TokenLogprob
 from basert.resources.conversation import conversation
 from basert.resources.generating import Run
 from basert.resources.planning import beside, plan
-from basert.resources.responding import Answer, respond
+from basert.resources.responding import Answer, ChunkWriter, respond
 from basert.resources.service import Service
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta
@@ -36,14 +36,19 @@ class ChatCompletions:
     @operation("Answer a conversation.", ChatRequest, chat.ChatCompletion, chunk=chat.ChatChunk)
     async def on_post(self, req: Request, resp: Response) -> None:
         request = await self._service.read(req, ChatRequest)
-        run, model = await chat_run(request, self._service, req)
+        request.check()
+        model = self._service.models.get(request.model)
+        run = await run_of(request, model, self._service, req)
         await respond(resp, run, ChatWriter(request, model), self._service, stream=bool(request.stream))
 
 
-async def chat_run(request: ChatRequest, service: Service, req: Request) -> tuple[Run, Model]:
-    """A conversation's way through the engine, not begun yet. Raises InvalidRequest, ModelNotFound, …"""
-    request.check()
-    model = service.models.get(request.model)
+async def run_of(
+    request: ChatRequest, model: Model, service: Service, req: Request, *, at_most: int | None = None
+) -> Run:
+    """A checked conversation, planned and not begun. Raises InvalidRequest.
+
+    at_most: tokens to generate, or fewer where the context has no room for them.
+    """
     said = await beside(lambda: conversation(request, model, service.config), model, req)
     made = plan(
         request,
@@ -51,15 +56,15 @@ async def chat_run(request: ChatRequest, service: Service, req: Request) -> tupl
         [said.prompt],
         param="messages",
         wanted=request.wanted_tokens,
-        default=service.config.max_tokens,
+        default=service.config.max_tokens if at_most is None else at_most,
         logprobs=request.wanted_logprobs,
         grammar=said.grammar,
     )
     made = dataclasses.replace(made, reader=said.reader, markers=said.markers)
-    return Run(made, model, service, req.context.started), model
+    return Run(made, model, service, req.context.started)
 
 
-class ChatWriter:
+class ChatWriter(ChunkWriter):
     """Chat's wire form."""
 
     def __init__(self, request: ChatRequest, model: Model) -> None:

@@ -16,7 +16,7 @@ from basert.http.openapi import operation
 from basert.messages import TokenLogprob
 from basert.resources.generating import Run
 from basert.resources.planning import beside, check_ids, context_of, plan
-from basert.resources.responding import Answer, respond
+from basert.resources.responding import Answer, ChunkWriter, respond
 from basert.resources.service import Service
 from basert.schema.completions import (
     DEFAULT_MAX_TOKENS,
@@ -68,7 +68,7 @@ class Completions:
         return prompt
 
 
-class CompletionWriter:
+class CompletionWriter(ChunkWriter):
     """Text completions' wire form."""
 
     def __init__(self, request: CompletionRequest, model: Model, prompts: Sequence[list[int]]) -> None:

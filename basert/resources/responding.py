@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, Protocol
 
 from falcon.asgi import Response
 
+from basert.errors import BasertError
 from basert.http import media
 from basert.messages import TokenLogprob
 from basert.resources.generating import Pieces, Run
 from basert.resources.service import Service
 from basert.schema.generation import Usage
-from basert.text.parts import CallArguments, CallStart, Part, Thought, text_of
+from basert.text.parts import CallArguments, CallStart, Part, Text, Thought, text_of
 from basert.text.streaming import Piece, Scored
 
 
@@ -35,14 +36,18 @@ class Answer:
 
     parts: list[Part] = field(default_factory=list)
     scored: list[Scored] = field(default_factory=list)
+    spoken: list[Scored] = field(default_factory=list)  # of these, those of text
     prompt_scored: Sequence[TokenLogprob] = ()
     finish: Any = None
+    stop: str | int | None = None
 
     def add(self, piece: Piece) -> None:
+        if piece.scored and speaks(piece, self.parts[-1] if self.parts else None):
+            self.spoken += piece.scored
         self.parts += piece.parts
         self.scored += piece.scored
         self.prompt_scored = self.prompt_scored or piece.prompt_scored
-        self.finish = piece.finish
+        self.finish, self.stop = piece.finish, piece.stop
 
     @property
     def text(self) -> str:
@@ -63,17 +68,40 @@ class Answer:
         return "".join(part.text for part in parts if part.index == index)
 
 
+def speaks(piece: Piece, before: Part | None) -> bool:
+    """Whether a piece says something to the user, or goes on with it. before: the last part until then."""
+    return any(isinstance(part, Text) for part in piece.parts or [before])
+
+
 class Writer(Protocol):
     """One endpoint's wire form."""
 
     def chunks(self, piece: Piece) -> Iterable[Any]:
         """What a stream says of a piece; nothing while its text is held back."""
 
-    def usage_chunk(self, usage: Usage) -> Any | None:
-        """The last chunk of a stream, if it was asked for."""
+    def ending(self, usage: Usage) -> bytes:
+        """A stream's last events."""
+
+    def failure(self, error: BasertError) -> bytes:
+        """The last events of a stream that fails."""
 
     def whole(self, answers: Sequence[Answer], usage: Usage) -> Any:
         """The plain answer."""
+
+
+class ChunkWriter:
+    """How a stream of chunks ends."""
+
+    def usage_chunk(self, usage: Usage) -> Any | None:
+        """The last chunk, if it was asked for."""
+        raise NotImplementedError
+
+    def ending(self, usage: Usage) -> bytes:
+        chunk = self.usage_chunk(usage)
+        return (b"" if chunk is None else media.event(chunk)) + media.DONE
+
+    def failure(self, error: BasertError) -> bytes:
+        return media.event(error.wire())
 
 
 class Body:
@@ -154,7 +182,6 @@ async def _events(
                     last = clock()
                     yield said or media.KEEP_ALIVE
                 batch = await anext(rest, None)
-            usage = writer.usage_chunk(run.usage())
-            yield (b"" if usage is None else media.event(usage)) + media.DONE
+            yield writer.ending(run.usage())
         except Exception as error:
-            yield media.event(media.as_basert_error(error).wire())
+            yield writer.failure(media.as_basert_error(error))

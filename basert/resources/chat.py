@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +18,17 @@ from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.messages import TokenLogprob
+from basert.resources.chat_extras import WithExtras
 from basert.resources.generating import Run
-from basert.resources.planning import beside, context_of, plan
+from basert.resources.planning import beside, context_of, kept, plan
 from basert.resources.responding import Answer, respond
+from basert.resources.scores import Namer, escaped, namer
 from basert.resources.service import Service
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta, Message
 from basert.schema.generation import Usage
 from basert.text import TextModel
+from basert.text.continuing import left_open
 from basert.text.parts import CallArguments, CallStart, Part, Text, Thought
 from basert.text.streaming import Piece, Scored
 
@@ -47,26 +51,48 @@ class ChatCompletions:
             wanted=request.wanted_tokens,
             default=self._service.config.max_tokens,
             logprobs=request.wanted_logprobs,
+            continues=bool(request.continue_final_message),
         )
         run = Run(made, model, self._service, req.context.started)
-        await respond(resp, run, ChatWriter(request, model), self._service, stream=bool(request.stream))
+        writer = WithExtras(ChatWriter(request, model), request, model, prompt)
+        stream, continuous = bool(request.stream), request.continuous_usage
+        await respond(resp, run, writer, self._service, stream=stream, continuous=continuous)
 
     def _prompt(self, request: ChatRequest, model: Model) -> list[int]:
-        arguments = request.template_arguments()
-        return conversation_ids(request.messages, model, self._service.config, arguments)
+        ids = conversation_ids(
+            request.messages,
+            model,
+            self._service.config,
+            request.template_arguments(),
+            continues=bool(request.continue_final_message),
+            any_length=request.truncate_prompt_tokens is not None,
+        )
+        return kept(ids, request, model, request.wanted_tokens)
 
 
 def conversation_ids(
-    messages: Sequence[Message], model: Model, config: AppConfig, arguments: Mapping[str, Any]
+    messages: Sequence[Message],
+    model: Model,
+    config: AppConfig,
+    arguments: Mapping[str, Any],
+    *,
+    continues: bool = False,
+    any_length: bool = False,
 ) -> list[int]:
-    """The prompt of a conversation; arguments: what its template gets beside it. Raises InvalidRequest."""
+    """The prompt of a conversation. Raises InvalidRequest.
+
+    arguments: what its template gets beside it; continues: the last message stays open; any_length: it may
+    be longer than the context.
+    """
     if len(messages) > config.max_messages:
         raise InvalidRequest(
             f"There are {len(messages)} messages; the most taken here is {config.max_messages}.",
             param="messages",
         )
-    text = model.text.render([message.to_template() for message in messages], **arguments)
-    check_prompt_text(text, model.text, context_of(model), config, "messages")
+    plain = [message.to_template() for message in messages]
+    render = model.text.render
+    text = left_open(render, plain, arguments) if continues else render(plain, **arguments)
+    check_prompt_text(text, model.text, sys.maxsize if any_length else context_of(model), config, "messages")
     return model.text.encode(text, add_special=False)
 
 
@@ -79,6 +105,7 @@ class ChatWriter:
         self._model = model.name
         self._build = schema.fingerprint(model.digest)
         self._text = model.text
+        self._name = namer(escaped, model.text, as_ids=request.return_tokens_as_token_ids)
         self._logprobs = bool(request.logprobs)
         self._usage = request.include_usage
         self._called = "stop" if request.named_tool else "tool_calls"  # how an answer with calls finishes
@@ -142,7 +169,9 @@ class ChatWriter:
         """Of the text's tokens; the one that ended it is not part of it."""
         if not self._logprobs:
             return None
-        return chat.ChoiceLogprobs([_score(self._text, one.logprob) for one in scored if not one.is_stop])
+        return chat.ChoiceLogprobs(
+            [_score(self._text, self._name, one.logprob) for one in scored if not one.is_stop]
+        )
 
 
 def _delta(part: Part) -> Delta:
@@ -158,12 +187,9 @@ def _delta(part: Part) -> Delta:
             return Delta(tool_calls=[chat.CallDelta(index, chat.FunctionDelta(text))])
 
 
-def _score(text: TextModel, scored: TokenLogprob) -> chat.TokenLogprob:
-    top = [chat.TopLogprob(*_named(text, token, logprob)) for token, logprob in scored.top]
-    return chat.TokenLogprob(*_named(text, scored.id, scored.logprob), top)
+def _score(text: TextModel, name: Namer, scored: TokenLogprob) -> chat.TokenLogprob:
+    def told(token: int, logprob: float) -> tuple[str, float, list[int]]:
+        return name(token), schema.finite(logprob), list(text.token_bytes(token))
 
-
-def _named(text: TextModel, token: int, logprob: float) -> tuple[str, float, list[int]]:
-    """A token as text (escaped where it is part of a character), its log-probability, and its bytes."""
-    raw = text.token_bytes(token)
-    return raw.decode("utf-8", "backslashreplace"), schema.finite(logprob), list(raw)
+    top = [chat.TopLogprob(*told(token, logprob)) for token, logprob in scored.top]
+    return chat.TokenLogprob(*told(scored.id, scored.logprob), top)

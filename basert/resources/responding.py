@@ -36,13 +36,16 @@ class Answer:
     parts: list[Part] = field(default_factory=list)
     scored: list[Scored] = field(default_factory=list)
     prompt_scored: Sequence[TokenLogprob] = ()
+    ids: list[int] = field(default_factory=list)
     finish: Any = None
+    stop: str | int | None = None
 
     def add(self, piece: Piece) -> None:
         self.parts += piece.parts
         self.scored += piece.scored
         self.prompt_scored = self.prompt_scored or piece.prompt_scored
-        self.finish = piece.finish
+        self.ids += piece.ids
+        self.finish, self.stop = piece.finish, piece.stop
 
     @property
     def text(self) -> str:
@@ -112,11 +115,14 @@ class Body:
             self._task.cancel()
 
 
-async def respond(resp: Response, run: Run, writer: Writer, service: Service, *, stream: bool) -> None:
+async def respond(
+    resp: Response, run: Run, writer: Writer, service: Service, *, stream: bool, continuous: bool = False
+) -> None:
     """Answer a request, either way. Raises what Run.pieces raises, as long as no answer has begun.
 
     A stream begins (and its status is 200) with the engine's first step, so that a full queue is still a 429;
     or, if a prompt waits longer than the keep-alive interval, with a keep-alive. Later failures are events.
+    continuous: every chunk of it tells the usage so far.
     """
     pieces = run.pieces()
     if not stream:
@@ -124,10 +130,26 @@ async def respond(resp: Response, run: Run, writer: Writer, service: Service, *,
         media.send_json(resp, writer.whole(answers, run.usage()))
         return
     first = await anext(pieces)
+    interval = service.config.keep_alive_interval
     resp.content_type = "text/event-stream; charset=utf-8"
     resp.set_headers(media.STREAM_HEADERS)
-    events = _events(first, pieces, run, writer, service.config.keep_alive_interval)
+    events = _events(first, pieces, run, _Counting(writer, run) if continuous else writer, interval)
     resp.stream = Body(events, service.config.stall_timeout)
+
+
+class _Counting:
+    """A writer whose chunks all tell the usage so far."""
+
+    def __init__(self, writer: Writer, run: Run) -> None:
+        self._run = run
+        self.usage_chunk = writer.usage_chunk
+        self.whole = writer.whole
+        self._chunks = writer.chunks
+
+    def chunks(self, piece: Piece) -> Iterable[Any]:
+        for chunk in self._chunks(piece):
+            chunk.usage = self._run.usage()
+            yield chunk
 
 
 async def _folded(pieces: Pieces, run: Run) -> list[Answer]:

@@ -9,10 +9,9 @@ from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.resources.chat import conversation_ids
-from basert.resources.completions import token_name
 from basert.resources.planning import beside, check_ids, context_of
+from basert.resources.scores import token_name
 from basert.resources.service import Service
-from basert.schema.chat import template_tools
 from basert.schema.others import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest
 
 
@@ -34,12 +33,8 @@ class Tokenize:
         if request.prompt is not None:
             check_prompt_text(request.prompt, model.text, context_of(model), config, "prompt")
             return model.text.encode(request.prompt, add_special=request.add_special_tokens is not False)
-        arguments = {
-            **(request.chat_template_kwargs or {}),
-            "tools": template_tools(request.tools),
-            "add_generation_prompt": request.add_generation_prompt is not False,
-        }
-        return conversation_ids(request.messages or [], model, config, arguments)
+        continues, arguments = bool(request.continue_final_message), request.template_arguments()
+        return conversation_ids(request.messages or [], model, config, arguments, continues=continues)
 
 
 class Detokenize:

@@ -9,14 +9,15 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
-from basert.schema.generation import Count, GenerationRequest, Unsupported, Usage
+from basert.schema.chat_extras import ChatExtras, check_continued, turn
+from basert.schema.extras import Count, PromptLogprobs, Unsupported
+from basert.schema.generation import Usage
 
 _REFUSED = {
     "functions": "Tool calls are not supported yet",
     "function_call": "Tool calls are not supported yet",
     "audio": "This model answers in text only",
     "web_search_options": "Web search is not supported",
-    "continue_final_message": "Continuing the last message is not supported",
 }
 
 
@@ -146,7 +147,7 @@ def check_messages(messages: list[Message], tools: list[Tool] | None) -> None:
         raise InvalidRequest("Invalid 'tools': [] is too short; leave it out to have none.", param="tools")
 
 
-class ChatRequest(GenerationRequest, kw_only=True):
+class ChatRequest(ChatExtras, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_completion_tokens: Annotated[Count, Meta(description="Wins over max_tokens.")] | None = None
     logprobs: bool | None = None
@@ -159,16 +160,15 @@ class ChatRequest(GenerationRequest, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    service_tier: str | None = None
     functions: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None
     web_search_options: Unsupported = None
-    continue_final_message: Unsupported = None
 
     def check(self) -> None:
         super().check()
         check_messages(self.messages, self.tools)
+        check_continued(self.messages, self.continue_final_message, self.add_generation_prompt)
         self._check_tools()
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest(
@@ -203,10 +203,22 @@ class ChatRequest(GenerationRequest, kw_only=True):
         """As basert.messages.Submit has it: -1 for none."""
         return (self.top_logprobs or 0) if self.logprobs else -1
 
+    @property
+    def echoed(self) -> str:
+        """What the answer begins with by `echo`."""
+        last = self.messages[-1]
+        return _text(last.content) if self.echo and isinstance(last, AssistantMessage) else ""
+
     def template_arguments(self) -> dict[str, Any]:
         """What the chat template is given beside the messages."""
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
-        return {**effort, **(self.chat_template_kwargs or {}), "tools": template_tools(self.tools)}
+        return {
+            **effort,
+            **(self.chat_template_kwargs or {}),
+            **turn(self.continue_final_message, self.add_generation_prompt),
+            "tools": template_tools(self.tools),
+            "documents": self.documents,
+        }
 
 
 def template_tools(tools: list[Tool] | None) -> list[dict[str, Any]] | None:
@@ -256,6 +268,8 @@ class ChatChoice(msgspec.Struct):
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
     finish_reason: Finish
+    stop_reason: str | int | UnsetType = UNSET  # the stop string or stop token id that ended it
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct):
@@ -266,6 +280,9 @@ class ChatCompletion(msgspec.Struct):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    service_tier: Literal["default"] | UnsetType = UNSET  # to a request that names one
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class FunctionDelta(msgspec.Struct):
@@ -294,6 +311,8 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: Finish | None = None
+    stop_reason: str | int | UnsetType = UNSET
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct):
@@ -306,3 +325,5 @@ class ChatChunk(msgspec.Struct):
     system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
+    service_tier: Literal["default"] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET  # in the first

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from basert.errors import InvalidRequest
-from basert.schema.chat import Message, Tool, check_messages
+from basert.schema.chat import Message, Tool, check_messages, template_tools
+from basert.schema.chat_extras import check_continued, turn
 
 
 class ErrorDetail(msgspec.Struct):
@@ -45,6 +46,8 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
     tools: list[Tool] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    documents: list[dict[str, Any]] | None = None
     return_token_strs: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -52,6 +55,16 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequest("Send either 'prompt' or 'messages'.", param="prompt")
         check_messages(self.messages or [], self.tools)
+        check_continued(self.messages or [], self.continue_final_message, self.add_generation_prompt)
+
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is given beside the messages."""
+        return {
+            **(self.chat_template_kwargs or {}),
+            **turn(self.continue_final_message, self.add_generation_prompt),
+            "tools": template_tools(self.tools),
+            "documents": self.documents,
+        }
 
 
 class TokenizeAnswer(msgspec.Struct):

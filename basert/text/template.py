@@ -31,6 +31,7 @@ class ChatTemplate:
         /,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         **kwargs: Any,
     ) -> str:
@@ -43,7 +44,7 @@ class ChatTemplate:
             **kwargs,
             "messages": messages,
             "tools": tools,
-            "documents": None,
+            "documents": documents,
             "add_generation_prompt": add_generation_prompt,
         }
         started = time.perf_counter()

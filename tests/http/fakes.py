@@ -30,11 +30,13 @@ class FakeEngine:
         self.error_after = 0
         self.gate: asyncio.Event | None = None
         self.submitted: list[tuple[list[int], Sampling]] = []
+        self.requests: list[Submit] = []
         self.open = 0
 
     async def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
         prompt, max_tokens, logprobs = request.prompt, request.max_tokens, request.logprobs
         self.submitted.append((prompt, request.sampling))
+        self.requests.append(request)
         self.open += 1
         try:
             if self.gate is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from basert.messages import Sampling
 from engines.batch import Batch, Row
-from engines.drawing import NEVER, Floats, draw, logprob, only, scratch
+from engines.drawing import NEVER, Floats, Ids, draw, logprob, only, scratch
 from engines.runner import Output
 from engines.scheduler import Sample
 from engines.sequence import Sequence
@@ -23,6 +23,7 @@ class Sampler:
 
     def __init__(self) -> None:
         self._histories: WeakKeyDictionary[Sequence, History] = WeakKeyDictionary()
+        self._allowed: WeakKeyDictionary[Sequence, Ids] = WeakKeyDictionary()
         self._scratch: Floats | None = None
 
     def sample(self, batch: Batch, output: Output) -> list[Sample]:
@@ -85,9 +86,9 @@ class Sampler:
 
     def _adjusted(self, sequence: Sequence, logits: Floats) -> Floats:
         """The logits with penalties, bias and bars; the same array where there is nothing to do."""
-        sampling, allowed = sequence.submit.sampling, sequence.submit.allowed_ids
+        sampling, allowed = sequence.submit.sampling, self._allowed_of(sequence)
         forbidden = sequence.forbidden()
-        if not (forbidden or allowed or sampling.logit_bias or _penalised(sampling)):
+        if not (forbidden or allowed is not None or sampling.logit_bias or _penalised(sampling)):
             return logits
         logits = logits.copy()
         if _penalised(sampling):
@@ -96,10 +97,18 @@ class Sampler:
             self._histories[sequence].penalise(logits, sequence)
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
-        if allowed:
+        if allowed is not None:
             logits = only(logits, allowed)
         logits[forbidden] = NEVER
         return logits
+
+    def _allowed_of(self, sequence: Sequence) -> Ids | None:
+        """As an array, made once: a list of a whole vocabulary takes milliseconds."""
+        if not sequence.submit.allowed_ids:
+            return None
+        if sequence not in self._allowed:
+            self._allowed[sequence] = np.array(sequence.submit.allowed_ids)
+        return self._allowed[sequence]
 
 
 class History:

@@ -49,7 +49,8 @@ def _alternatives(text: TextModel, scored: TokenLogprob, top: int) -> dict[int, 
 def offsets(text: TextModel, ids: Sequence[int], shown: str) -> list[int]:
     """The character of `shown`, the text of `ids`, at which each of them begins. A special token is part of
     it only where its name stands there."""
-    decoder, at, found = text.decoder(skip_special=False), 0, []
+    decoder, at = text.decoder(skip_special=False), 0
+    found: list[int] = []
     for token in ids:
         found.append(at)
         if not text.is_special(token) or shown.startswith(text.token_bytes(token).decode(), at):

@@ -23,7 +23,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the next token is drawn. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 switch filters off.
 
     Order, as in transformers and vLLM: repetition, frequency and presence penalties, logit bias,
-    temperature, top-k, top-p, min-p, draw. The draw depends on (seed, position) only.
+    what Submit forbids, temperature, top-k, top-p, min-p, draw. The draw depends on (seed, position) only.
     """
 
     temperature: float = 1.0

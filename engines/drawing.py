@@ -19,6 +19,7 @@ from basert.messages import Sampling, TokenLogprob
 from engines.sessions.instructions import has_avx512
 
 Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
 
 BITS = 9
 BLOCK = 1 << BITS  # weights are summed by blocks of so many: a running sum of a whole vocabulary is slow
@@ -140,7 +141,7 @@ def _sum(values: Floats) -> float:
     return float(values.sum(dtype=np.float64))
 
 
-def only(logits: Floats, allowed: list[int]) -> Floats:
+def only(logits: Floats, allowed: Ids) -> Floats:
     """The logits of the allowed tokens, and no chance for any other."""
     kept = np.full_like(logits, -np.inf)
     kept[allowed] = logits[allowed]

@@ -15,7 +15,7 @@ import numpy as np
 from basert.errors import InvalidRequest
 from basert.messages import Sampling
 from engines.batch import Batch, Row, Sample
-from engines.drawing import NEVER, Floats, draw, logprob, only, scratch
+from engines.drawing import NEVER, Floats, Ids, draw, logprob, only, scratch
 from engines.runner import Output
 from engines.sequence import Sequence
 from engines.stats import Counters
@@ -30,6 +30,7 @@ class Sampler:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._histories: WeakKeyDictionary[Sequence, History] = WeakKeyDictionary()
+        self._allowed: WeakKeyDictionary[Sequence, Ids] = WeakKeyDictionary()
         self._scratch: Floats | None = None
 
     def sample(self, batch: Batch, output: Output) -> list[Sample]:
@@ -124,9 +125,9 @@ class Sampler:
 
     def _adjusted(self, sequence: Sequence, logits: Floats, mask: Mask | None) -> Floats:
         """The logits with penalties, bias, bars and a mask; the same array where there is nothing to do."""
-        sampling, allowed = sequence.submit.sampling, sequence.submit.allowed_ids
-        forbidden = sequence.forbidden()
-        if mask is None and not (forbidden or allowed or sampling.logit_bias or _penalised(sampling)):
+        sampling, allowed = sequence.submit.sampling, self._allowed_of(sequence)
+        forbidden, biased = sequence.forbidden(), bool(sampling.logit_bias) or _penalised(sampling)
+        if mask is None and allowed is None and not (forbidden or biased):
             return logits
         logits = logits.copy()
         if _penalised(sampling):
@@ -135,12 +136,20 @@ class Sampler:
             self._histories[sequence].penalise(logits, sequence)
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
-        if allowed:
+        if allowed is not None:
             logits = only(logits, allowed)
         logits[forbidden] = NEVER
         if mask is not None:  # it has the last word: what it alone allows is drawn though it be barred
             logits[~mask[: len(logits)]] = -np.inf
         return logits
+
+    def _allowed_of(self, sequence: Sequence) -> Ids | None:
+        """As an array, made once: a list of a whole vocabulary takes milliseconds."""
+        if not sequence.submit.allowed_ids:
+            return None
+        if sequence not in self._allowed:
+            self._allowed[sequence] = np.array(sequence.submit.allowed_ids)
+        return self._allowed[sequence]
 
 
 class History:

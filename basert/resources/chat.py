@@ -15,10 +15,12 @@ from basert import schema
 from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.messages import TokenLogprob
+from basert.resources.chat_extras import WithExtras
 from basert.resources.conversation import conversation
 from basert.resources.generating import Run
 from basert.resources.planning import beside, plan
-from basert.resources.responding import Answer, ChunkWriter, respond
+from basert.resources.responding import Answer, ChunkWriter, Counting, respond
+from basert.resources.scores import Namer, escaped, namer
 from basert.resources.service import Service
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta
@@ -39,7 +41,9 @@ class ChatCompletions:
         request.check()
         model = self._service.models.get(request.model)
         run = await run_of(request, model, self._service, req)
-        await respond(resp, run, ChatWriter(request, model), self._service, stream=bool(request.stream))
+        writer: ChunkWriter = WithExtras(ChatWriter(request, model), request, model, run.plan.prompts[0])
+        writer = Counting(writer, run) if request.continuous_usage else writer
+        await respond(resp, run, writer, self._service, stream=bool(request.stream))
 
 
 async def run_of(
@@ -58,6 +62,7 @@ async def run_of(
         wanted=request.wanted_tokens,
         default=service.config.max_tokens if at_most is None else at_most,
         logprobs=request.wanted_logprobs,
+        continues=bool(request.continue_final_message),
         grammar=said.grammar,
     )
     made = dataclasses.replace(made, reader=said.reader, markers=said.markers)
@@ -73,6 +78,7 @@ class ChatWriter(ChunkWriter):
         self._model = model.name
         self._build = schema.fingerprint(model.digest)
         self._text = model.text
+        self._name = namer(escaped, model.text, as_ids=request.return_tokens_as_token_ids)
         self._logprobs = bool(request.logprobs)
         self._usage = request.include_usage
         self._called = "stop" if request.named_tool else "tool_calls"  # how an answer with calls finishes
@@ -136,7 +142,9 @@ class ChatWriter(ChunkWriter):
         """Of the text's tokens; the one that ended it is not part of it."""
         if not self._logprobs:
             return None
-        return chat.ChoiceLogprobs([_score(self._text, one.logprob) for one in scored if not one.is_stop])
+        return chat.ChoiceLogprobs(
+            [_score(self._text, self._name, one.logprob) for one in scored if not one.is_stop]
+        )
 
 
 def _delta(part: Part) -> Delta:
@@ -152,12 +160,9 @@ def _delta(part: Part) -> Delta:
             return Delta(tool_calls=[chat.CallDelta(index, chat.FunctionDelta(text))])
 
 
-def _score(text: TextModel, scored: TokenLogprob) -> chat.TokenLogprob:
-    top = [chat.TopLogprob(*_named(text, token, logprob)) for token, logprob in scored.top]
-    return chat.TokenLogprob(*_named(text, scored.id, scored.logprob), top)
+def _score(text: TextModel, name: Namer, scored: TokenLogprob) -> chat.TokenLogprob:
+    def told(token: int, logprob: float) -> tuple[str, float, list[int]]:
+        return name(token), schema.finite(logprob), list(text.token_bytes(token))
 
-
-def _named(text: TextModel, token: int, logprob: float) -> tuple[str, float, list[int]]:
-    """A token as text (escaped where it is part of a character), its log-probability, and its bytes."""
-    raw = text.token_bytes(token)
-    return raw.decode("utf-8", "backslashreplace"), schema.finite(logprob), list(raw)
+    top = [chat.TopLogprob(*told(token, logprob)) for token, logprob in scored.top]
+    return chat.TokenLogprob(*told(scored.id, scored.logprob), top)

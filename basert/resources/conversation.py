@@ -5,6 +5,7 @@ What a model writes its thoughts and tool calls in is told by its chat template,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ from basert.http.models import Model
 from basert.messages import Grammar
 from basert.reasoning import formats as thoughts
 from basert.reasoning.format import ThinkFormat
-from basert.resources.planning import context_of
+from basert.resources.planning import context_of, kept
 from basert.schema.chat import ChatRequest, Message
 from basert.schema.tools import Tool, ToolUse, template_tools
 from basert.text import TextModel
+from basert.text.continuing import left_open
 from basert.text.parts import PlainReader, Reader
 from basert.tools import format as tool_format
 from basert.tools import formats, generic
@@ -58,7 +60,17 @@ def conversation(request: ChatRequest, model: Model, config: AppConfig) -> Conve
     """May take long. Raises InvalidRequest, ContextLengthExceeded."""
     style, use = style_of(model.text, config), request.tool_use
     arguments = request.template_arguments()
-    prompt, tail = conversation_prompt(request.messages, request.tools, use, model, config, arguments)
+    prompt, tail = conversation_prompt(
+        request.messages,
+        request.tools,
+        use,
+        model,
+        config,
+        arguments,
+        continues=bool(request.continue_final_message),
+        any_length=request.truncate_prompt_tokens is not None,
+    )
+    prompt = kept(prompt, request, model, request.wanted_tokens)
     calls = style.calls or formats.GENERIC
     speaking = _Speaking(calls, style.thoughts, _functions(use.tools), tail, model.text)
     return Conversation(prompt, speaking.reader, speaking.markers, speaking.grammar(request, use))
@@ -71,10 +83,14 @@ def conversation_prompt(
     model: Model,
     config: AppConfig,
     arguments: Mapping[str, Any],
+    *,
+    continues: bool = False,
+    any_length: bool = False,
 ) -> tuple[list[int], str]:
-    """The prompt of a conversation and the end of its text; arguments: what its template gets beside it.
+    """The prompt of a conversation and the end of its text. Raises InvalidRequest.
 
-    Raises InvalidRequest.
+    arguments: what its template gets beside messages and tools; continues: the last message stays open;
+    any_length: it may be longer than the context.
     """
     if len(messages) > config.max_messages:
         raise InvalidRequest(
@@ -86,8 +102,10 @@ def conversation_prompt(
     if not model.text.knows_tools:
         offered = template_tools(use.tools) if use.mode != "none" else None
         said = generic.flatten(said, generic.describe(offered) if offered else "")
-    text = model.text.render(said, **{**arguments, "tools": described})
-    check_prompt_text(text, model.text, context_of(model), config, "messages")
+    given = {**arguments, "tools": described}
+    render = model.text.render
+    text = left_open(render, said, given) if continues else render(said, **given)
+    check_prompt_text(text, model.text, sys.maxsize if any_length else context_of(model), config, "messages")
     return model.text.encode(text, add_special=False), text[-TAIL:]
 
 

@@ -8,9 +8,9 @@ from basert.http import media
 from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
-from basert.resources.completions import token_name
 from basert.resources.conversation import conversation_prompt
 from basert.resources.planning import beside, check_ids, context_of
+from basert.resources.scores import token_name
 from basert.resources.service import Service
 from basert.schema.others import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest
 from basert.schema.tools import tool_use
@@ -34,11 +34,16 @@ class Tokenize:
         if request.prompt is not None:
             check_prompt_text(request.prompt, model.text, context_of(model), config, "prompt")
             return model.text.encode(request.prompt, add_special=request.add_special_tokens is not False)
-        generates = request.add_generation_prompt is not False
-        arguments = {**(request.chat_template_kwargs or {}), "add_generation_prompt": generates}
         use = tool_use(request.tools, None, None)
-        said = request.messages or []
-        return conversation_prompt(said, request.tools, use, model, config, arguments)[0]
+        return conversation_prompt(
+            request.messages or [],
+            request.tools,
+            use,
+            model,
+            config,
+            request.template_arguments(),
+            continues=bool(request.continue_final_message),
+        )[0]
 
 
 class Detokenize:

@@ -17,7 +17,7 @@ from basert import manifest, text
 from basert.config import AppConfig
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.app import create_app
-from basert.messages import EngineInfo, Grammar, Sampling, Stats, Submit, TokenLogprob, Tokens
+from basert.messages import EngineInfo, Sampling, Stats, Submit, TokenLogprob, Tokens
 from tests.tiny import SENTENCE, write_testing_bundle
 
 
@@ -32,13 +32,13 @@ class FakeEngine:
         self.error_after = 0
         self.gate: asyncio.Event | None = None
         self.submitted: list[tuple[list[int], Sampling]] = []
-        self.grammars: list[Grammar | None] = []
+        self.requests: list[Submit] = []
         self.open = 0
 
     async def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
         prompt, max_tokens, logprobs = request.prompt, request.max_tokens, request.logprobs
         self.submitted.append((prompt, request.sampling))
-        self.grammars.append(request.grammar)
+        self.requests.append(request)
         self.open += 1
         try:
             if self.gate is not None:

@@ -123,7 +123,7 @@ async def test_a_model_whose_template_knows_no_tools_is_told_of_them(
     assert "weather" not in silent
     assert '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>' in after
     assert "<tool_response>\nrain\n</tool_response>" in after
-    required, none, _ = engine.grammars[0], engine.grammars[1], engine.grammars[2]
+    required, none, _ = (request.grammar for request in engine.requests)
     assert required is not None
     assert required.field == "tools"
     assert none is None

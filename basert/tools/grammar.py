@@ -10,6 +10,8 @@ from basert.reasoning.format import ThinkFormat
 from basert.tools.format import Channelled, Format, Marker, Tool
 from basert.tools.lark import TEXT, is_token, quote, regex, until
 
+MOST_CALLS = 16  # groups of calls in an answer: small models make the same one over and over
+
 # Free text where a thought or a call is told by how the answer begins.
 _UNTHOUGHT = "UNTHOUGHT: /(.|\\n)*/ & ~/[ \\n]*{begin}(.|\\n)*/"
 _PLAIN = "plain"  # the name of the grammar of an answer without calls
@@ -94,7 +96,8 @@ def _required(form: Format, marker: Marker, *, parallel: bool) -> list[str]:
     if not parallel or form.separator is None:
         return ["answer: group", f"group: {marker(form.trigger)} body"]
     separator = f"{quote(form.separator)} " if form.separator else ""
-    return [f"answer: group ({separator}group)*", f"group: {marker(form.trigger)} body"]
+    more = f"({separator}group){{0,{MOST_CALLS - 1}}}"
+    return [f"answer: group {more}", f"group: {marker(form.trigger)} body"]
 
 
 def _whole(form: Format, marker: Marker, text: str) -> list[str]:
@@ -108,5 +111,5 @@ def _auto(form: Format, marker: Marker, text: str, *, parallel: bool) -> list[st
     """Text, and groups of calls with text between; after a single call nothing more."""
     head, more = until("head", marker(form.trigger), text), until("more", marker(form.trigger))
     if parallel:
-        return [f"answer: {text} | head body (more body)* TEXT", head, more]
+        return [f"answer: {text} | head body (more body){{0,{MOST_CALLS - 1}}} TEXT", head, more]
     return [f"answer: {text} | head body", head]

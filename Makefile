@@ -8,6 +8,7 @@ NAME ?=
 ARGS ?=
 
 VENV := .venv
+CLIENTS := .cache/clients
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt --editable
@@ -39,13 +40,19 @@ tests/node/node_modules/.made: tests/node/package.json
 	cd tests/node && npm install --no-audit --no-fund --silent
 	touch $@
 
+# Client libraries whose packages do not go with ours.
+$(CLIENTS)/.made: tests/clients/requirements.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	touch $@
+
 serve: $(VENV)/.run ## export MODEL=<source> [VARIANT=…] [NAME=…] once, then serve it on PORT (ARGS= adds flags)
 	@$(EXPORTED); exec $(BIN)/basert serve "$$name" --port $(PORT) $(ARGS)
 
 export: $(VENV)/.run ## compile MODEL=<source> [VARIANT=…] [NAME=…] into the store
 	$(EXPORT) --variant $(VARIANT) $(ARGS)
 
-test: lint tests/node/node_modules/.made ## the whole gate: lint, then every test
+test: lint tests/node/node_modules/.made $(CLIENTS)/.made ## the whole gate: lint, then every test
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.test ## ruff, mypy, import-linter

@@ -8,7 +8,7 @@ from basert.reasoning.format import ThinkFormat
 from basert.tools.format import Channelled, Format, Marker, Tool
 from basert.tools.lark import TEXT, is_token, quote, regex, until
 
-# Free text where a thought or a call is told by how the answer begins.
+# Free text where a thought, or a call, is told by how the answer begins.
 _UNTHOUGHT = "UNTHOUGHT: /(.|\\n)*/ & ~/[ \\n]*{begin}(.|\\n)*/"
 _UNCALLED = "UNCALLED: /([ \\n]*[^ \\n{first}](.|\\n)*)?/"
 
@@ -30,46 +30,49 @@ def grammar(
     one, so it does. Raises InvalidRequest for a schema that the format cannot be held to.
     """
     if isinstance(form, Channelled):
-        return _text([f"start: {form.answer(tools, marker, required=required)}"])
-    lines = _thought(think, marker, opened=opened) if think else []
-    free = TEXT
-    if think and not opened and not required and not is_token(marker(think.begin)):
-        free = _UNTHOUGHT.format(begin=regex(think.begin))
-        lines.append(free)
-    first = "" if think is None else "thought " if opened else "thought? "
+        return _joined([f"start: {form.answer(tools, marker, required=required)}"])
     body, *rules = form.body(tools, marker, parallel=parallel).split("\n")
-    lines += [f"start: {first}answer", f"body: {body}", TEXT, *rules]
-    text = free.partition(":")[0]
+    lines = [*_start(think, marker, opened=opened), f"body: {body}", *rules, TEXT]
     if required:
-        lines += _required(form, marker, parallel=parallel)
-    elif form.whole:
-        lines += _whole(form, marker, text)
-    else:
-        lines += _auto(form, marker, text, parallel=parallel)
-    return _text(lines)
+        return _joined(lines + _required(form, marker, parallel=parallel))
+    text = "TEXT"
+    if think and not opened and not is_token(marker(think.begin)):
+        text = "UNTHOUGHT"
+        lines.append(_UNTHOUGHT.format(begin=regex(think.begin)))
+    answer = _whole(form, marker, text) if form.whole else _auto(form, marker, text, parallel=parallel)
+    return _joined(lines + answer)
 
 
-def _text(lines: Sequence[str]) -> str:
+def _joined(lines: Sequence[str]) -> str:
     return "\n".join(["%llguidance {}", *lines, ""])
 
 
-def _thought(think: ThinkFormat, marker: Marker, *, opened: bool) -> list[str]:
+def _start(think: ThinkFormat | None, marker: Marker, *, opened: bool) -> list[str]:
+    if think is None:
+        return ["start: answer"]
     begin = "" if opened else f"{marker(think.begin)} "
-    return [f"thought: {begin}thinking /\\n{{1,2}}/?", until("thinking", marker(think.end))]
+    return [
+        f"start: {'thought' if opened else 'thought?'} answer",
+        f"thought: {begin}thinking /\\n{{1,2}}/?",
+        until("thinking", marker(think.end)),
+    ]
 
 
 def _required(form: Format, marker: Marker, *, parallel: bool) -> list[str]:
+    group = f"group: {marker(form.trigger)} body"
     if not parallel or form.separator is None:
-        return ["answer: group", f"group: {marker(form.trigger)} body"]
-    separator = f"{quote(form.separator)} " if form.separator else ""
-    return [f"answer: group ({separator}group)*", f"group: {marker(form.trigger)} body"]
+        return ["answer: group", group]
+    return [f"answer: group ({quote(form.separator)} group)*", group]
 
 
 def _whole(form: Format, marker: Marker, text: str) -> list[str]:
-    """Text that does not begin as a call does, or a call."""
-    first = _UNCALLED.format(first=regex(form.trigger))
-    allowed = "UNCALLED" if text == "TEXT" else f"FREE\nFREE: UNCALLED & {text}"
-    return [f"answer: {marker(form.trigger)} body | {allowed}", first]
+    """A call, or text that does not begin as one does."""
+    free = f"FREE: UNCALLED & {text}"
+    return [
+        f"answer: {marker(form.trigger)} body | FREE",
+        free,
+        _UNCALLED.format(first=regex(form.trigger)),
+    ]
 
 
 def _auto(form: Format, marker: Marker, text: str, *, parallel: bool) -> list[str]:

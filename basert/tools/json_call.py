@@ -9,6 +9,7 @@ from typing import Any
 from basert.text.source import SPACE, Malformed, Reading, Source
 
 ARGUMENTS = ("arguments", "parameters")
+_OTHERS = ("id", "type")  # keys that a call may have besides
 _CLOSING = {"{": "}", "[": "]"}
 
 
@@ -64,7 +65,8 @@ class JsonScanner:
 
 
 def json_call(source: Source, known: Collection[str] | None = None) -> Reading[None]:
-    """One call; its keys may come in any order, others are skipped. known: the names that make it one."""
+    """One call; its keys may come in any order, others are skipped. known: the names that make it one, and
+    without other keys than calls have, so that another object is soon told from a call."""
     yield from source.expect("{")
     named, said, held = False, False, ""
     while True:
@@ -80,8 +82,10 @@ def json_call(source: Source, known: Collection[str] | None = None) -> Reading[N
         elif key in ARGUMENTS and not said:
             said = True
             held = yield from json_arguments(source, held=not named)
-        else:
+        elif known is None or key in _OTHERS:
             yield from _whole(source)
+        else:
+            raise Malformed
         yield from source.skip()
         if (yield from source.expect(",", "}")) == "}":
             break

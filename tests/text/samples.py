@@ -50,13 +50,25 @@ _OSLO = '{"name": "weather", "arguments": {"city": "Oslo"}}'
 _BERGEN = r'{"name": "weather", "arguments": {"city": "Sør \"B\"\n", "days": 3, "metric": true}}'
 _TIME = '{"name": "now", "arguments": {}}'
 _BOTH = '{"name": "set_tags", "arguments": {"tags": ["a", "b"]}}'
-_DS = ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
+_DS = (
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool▁sep｜>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁calls▁end｜>",
+)
 _FENCED = f'{_DS[1]}function{_DS[2]}weather\n```json\n{{"city": "Oslo"}}\n```{_DS[3]}'
 _HARMONY = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Oslo"}<|call|>'
+_GEMMA = "<start_function_call>call:"
 _FINAL = "<|channel|>final<|message|>It rains."
 
 SAMPLES = [
-    Sample("hermes", "No call: <tool_cal is nothing, {} neither.", [], "No call: <tool_cal is nothing, {} neither."),
+    Sample(
+        "hermes",
+        "No call: <tool_cal is nothing, {} neither.",
+        [],
+        "No call: <tool_cal is nothing, {} neither.",
+    ),
     Sample("hermes", f"<tool_call>\n{_OSLO}\n</tool_call>", [OSLO]),
     Sample("hermes", f"I look.\n\n<tool_call>\n{_BERGEN}\n</tool_call>", [BERGEN], "I look."),
     Sample(
@@ -100,21 +112,27 @@ SAMPLES = [
     ),
     Sample(
         "pythonic",
-        "<|python_start|>[weather(city='O' , days=-1,\nmetric=None, x={'k': [1.5, .5, {}],}, y='\\x41\\u00e9\\q')]"
-        "<|python_end|>",
+        "<|python_start|>[weather(city='O' , days=-1,\nmetric=None, x={'k': [1.5, .5, {}],}, "
+        "y='\\x41\\u00e9\\q')]<|python_end|>",
         [("weather", {"city": "O", "days": -1, "metric": None, "x": {"k": [1.5, 0.5, {}]}, "y": "Aé\\q"})],
         loose=True,
     ),
     Sample("pythonic", "[1, 2] is a list.", [], "[1, 2] is a list.", loose=True),
     Sample("mistral", '[TOOL_CALLS]weather[ARGS]{"city": "Oslo"}', [OSLO]),
-    Sample("mistral", 'Well.[TOOL_CALLS]now[ARGS]{}[TOOL_CALLS]set_tags[ARGS]{"tags": ["a", "b"]}', [TIME, BOTH], "Well."),
+    Sample(
+        "mistral",
+        'Well.[TOOL_CALLS]now[ARGS]{}[TOOL_CALLS]set_tags[ARGS]{"tags": ["a", "b"]}',
+        [TIME, BOTH],
+        "Well.",
+    ),
     Sample("mistral", '[TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]{"city": "Oslo"}', [OSLO], loose=True),
     Sample("mistral", '[TOOL_CALLS]weather{"city": "Oslo"}', [OSLO], loose=True),
     Sample("mistral-list", f"[TOOL_CALLS] [{_OSLO}, {_TIME}]", [OSLO, TIME]),
-    Sample("gemma", "<start_function_call>call:weather{city:<escape>Oslo<escape>}<end_function_call>", [OSLO]),
+    Sample("gemma", f"{_GEMMA}weather{{city:<escape>Oslo<escape>}}<end_function_call>", [OSLO]),
     Sample(
         "gemma",
-        '<start_function_call>call:weather{city:<escape>Sør "B"\n<escape>,days:3,metric:true}<end_function_call>'
+        '<start_function_call>call:weather{city:<escape>Sør "B"\n<escape>,days:3,metric:true}'
+        "<end_function_call>"
         "<start_function_call>call:set_tags{tags:[<escape>a<escape>,<escape>b<escape>]}<end_function_call>"
         "<start_function_call>call:now{}<end_function_call>",
         [BERGEN, BOTH, TIME],
@@ -140,8 +158,8 @@ SAMPLES = [
     ),
     Sample(
         "qwen3-coder",
-        'Yes.\n<tool_call>\n<function=weather>\n<parameter=city>\nSør "B"\n\n</parameter>\n<parameter=days>\n3\n'
-        "</parameter>\n<parameter=metric>\ntrue\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n"
+        'Yes.\n<tool_call>\n<function=weather>\n<parameter=city>\nSør "B"\n\n</parameter>\n<parameter=days>\n'
+        "3\n</parameter>\n<parameter=metric>\ntrue\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n"
         '<function=set_tags>\n<parameter=tags>\n["a", "b"]\n</parameter>\n</function>\n</tool_call>',
         [BERGEN, BOTH],
         "Yes.",

@@ -19,7 +19,7 @@ from basert.tools.formats import FORMATS
 from basert.tools.grammar import grammar
 from basert.tools.lark import quote
 from tests.text.matching import Bytes
-from tests.text.samples import SAMPLES, TOOLS, Sample, read
+from tests.text.samples import NOW, SAMPLES, TOOLS, Said, Sample, read
 
 MARKERS = sorted(
     {marker for form in FORMATS.values() for marker in form.markers}
@@ -85,24 +85,68 @@ def test_what_fits_no_schema_is_refused(tokenizer: Bytes, sample: Sample) -> Non
             assert not tokenizer.accepts(text, sample.answer.replace(good, bad))
 
 
+RICH = Tool(
+    "rich",
+    {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "number": {"type": "number", "minimum": -5, "maximum": 5},
+            "flag": {"type": "boolean"},
+            "object": {
+                "type": "object",
+                "properties": {"x": {"type": "string", "maxLength": 5}, "y": {"type": "boolean"}},
+                "required": ["x"],
+                "additionalProperties": False,
+            },
+            "list": {
+                "type": "array",
+                "items": {"type": "string", "maxLength": 3},
+                "minItems": 1,
+                "maxItems": 3,
+            },
+            "maybe": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 99}, {"type": "null"}]},
+            "choice": {"enum": ["x y", "<b>", "a/b"]},
+            "bounded": {"type": "string", "minLength": 2, "maxLength": 6},
+        },
+        "required": ["number", "list", "choice"],
+        "additionalProperties": False,
+    },
+)
+FITTING = {"rich": Draft202012Validator(RICH.parameters), "now": Draft202012Validator({"maxProperties": 0})}
+
+
 @each_format
 @pytest.mark.parametrize("parallel", [True, False])
 def test_random_answers_are_calls_that_fit_their_schemas(tokenizer: Bytes, form: str, parallel: bool) -> None:
-    text = grammar(FORMATS[form], TOOLS, tokenizer.marker, required=True, parallel=parallel)
-    schemas = {tool.name: {**tool.parameters, "additionalProperties": False} for tool in TOOLS}
+    tools = [RICH, NOW]
+    text = grammar(FORMATS[form], tools, tokenizer.marker, required=True, parallel=parallel)
     ended = 0
     for seed in range(8):
         answer, whole = tokenizer.walk(text, random.Random(seed))
-        said = read(FORMATS[form].reader(TOOLS), answer)
-        if not whole:
-            continue
-        ended += 1
-        assert said.calls
-        assert not said.text
-        assert parallel or len(said.calls) == 1
-        for name, arguments in said.calls:
-            Draft202012Validator(schemas[name]).validate(json.loads(arguments))
+        said = read(FORMATS[form].reader(tools), answer)
+        if whole:
+            ended += 1
+            assert said.calls
+            assert not said.text
+            assert parallel or len(said.calls) == 1
+            check(said)
     assert ended
+
+
+@each_format
+def test_random_answers_with_thoughts_and_text(tmp_path: Path, form: str) -> None:
+    tokenizer, tools = Bytes(tmp_path, MARKERS), [RICH, NOW]
+    text = grammar(FORMATS[form], tools, tokenizer.marker, required=False, parallel=True, think=THINK)
+    for seed in range(12):
+        answer, whole = tokenizer.walk(text, random.Random(seed))
+        if whole:
+            check(read(THINK.reader("", FORMATS[form].reader(tools)), answer))
+
+
+def check(said: Said) -> None:
+    for name, arguments in said.calls:
+        FITTING[name].validate(json.loads(arguments))
 
 
 @pytest.mark.parametrize("required", [True, False])

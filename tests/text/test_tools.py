@@ -94,7 +94,9 @@ def test_no_text_whatever_makes_a_reader_fail(form: str, data: st.DataObject) ->
         "<function=",
         ">",
     ]
-    pieces = data.draw(st.lists(st.sampled_from([*samples, *marks, " ", "\n", "\\", "x", "1"]), max_size=16))
+    places = st.integers(0, 150)
+    slices = st.builds(lambda answer, start, end: answer[start:end], st.sampled_from(samples), places, places)
+    pieces = data.draw(st.lists(slices | st.sampled_from([*marks, " ", "\n", "\\", "x", "1"]), max_size=16))
     said = read(FORMATS[form].reader(TOOLS), *pieces)
     assert said == read(FORMATS[form].reader(TOOLS), *"".join(pieces))
 
@@ -137,9 +139,10 @@ def test_what_only_looks_like_a_call_is_text(form: str, answer: str) -> None:
 
 
 def test_a_call_that_goes_wrong_ends_there() -> None:
-    said = read(named("hermes").reader(TOOLS), '<tool_call>{"name": "weather", "arguments": {"city": 3]} no')
-    assert said.calls == [("weather", '{"city": 3')] or not is_json(said.calls[0][1])
-    assert said.text.endswith("no")
+    answer = '<tool_call>{"name": "weather", "arguments": {"city": 3]} no'
+    said = read(named("hermes").reader(TOOLS), answer)
+    assert (said.calls, said.text) == ([("weather", '{"city": 3')], "]} no")
+    assert read(named("hermes").reader(TOOLS), *answer) == said
 
 
 def test_arguments_before_the_name_are_held() -> None:

@@ -35,6 +35,7 @@ class Source:
         self.thinking = False  # what comes next is a thought
         self.kept = False  # what was read may be read again: see `keep`
         self.calls = 0  # that were begun
+        self.starved = False  # more was wanted than came
 
     def feed(self, text: str) -> None:
         """Positions change with this, unless the text read is kept."""
@@ -62,7 +63,9 @@ class Source:
         unread = len(self.text) - self.at
         while len(self.text) - self.at == unread and not self.ended:
             yield None
-        return len(self.text) - self.at > unread
+        came = len(self.text) - self.at > unread
+        self.starved |= not came
+        return came
 
     def peek(self, length: int = 1) -> Reading[str]:
         """The next characters, fewer only at the end."""

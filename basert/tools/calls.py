@@ -1,6 +1,7 @@
 """Where calls are in an answer: after a trigger in free text, or from its first character on.
 
-What turns out to be no call is text; nothing is lost but whitespace around calls. Knows no format.
+What turns out to be no call is text; nothing is lost but whitespace around calls, and a call that was cut off
+before it had told its name. Knows no format.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ def calls_in_text(
         source.at += 0 if trigger in belonging else len(trigger)
         if (yield from _begins_call(source, group)):
             yield from source.skip()
+        elif source.starved:
+            source.at = len(source.text)
         else:
             source.at = after
             yield Text(source.text[before:after])

@@ -10,9 +10,8 @@ from basert.errors import InvalidRequest
 from basert.tools.format import Tool
 
 ALL_TYPES = frozenset(["string", "integer", "number", "boolean", "null", "array", "object"])
-# One space at most where JSON may have any: small models would go on with whitespace for ever. Lenient:
-# keywords that the grammar does not know are not held to, since tools in use have keywords of all kinds.
-_GUIDANCE = {"whitespace_pattern": " ?", "lenient": True}
+# One space at most where JSON may have any: small models would go on with whitespace for ever.
+_GUIDANCE = {"whitespace_pattern": " ?"}
 _DEEPEST = 8  # references and choices in each other
 _COMBINING = ("$ref", "anyOf", "oneOf", "allOf", "not", "if", "patternProperties", "dependentSchemas")
 _PYTHON_TYPES = {
@@ -33,7 +32,7 @@ class Property(NamedTuple):
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
     """The schema of a tool's arguments. They are an object, and undeclared ones are not wanted."""
-    schema = dict(tool.parameters)
+    schema = {**tool.parameters, "x-guidance": {**_GUIDANCE, "lenient": tool.lenient}}
     if not any(key in schema for key in _COMBINING):
         schema.setdefault("type", "object")
         schema.setdefault("properties", {})
@@ -43,7 +42,7 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
 
 def lark_json(schema: Mapping[str, Any]) -> str:
     """An atom of a Lark grammar: a JSON value held to this schema."""
-    return "%json " + json.dumps({**schema, "x-guidance": _GUIDANCE}, ensure_ascii=False)
+    return "%json " + json.dumps({"x-guidance": _GUIDANCE, **schema}, ensure_ascii=False)
 
 
 def properties(tool: Tool) -> list[Property]:
@@ -83,8 +82,8 @@ def variants(schema: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
 
 
 def definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What references within this schema refer to; a part of it that stands alone needs them, too."""
-    return {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    """What references in this schema refer to, and how it is read; a part that stands alone needs both."""
+    return {key: schema[key] for key in ("$defs", "definitions", "x-guidance") if key in schema}
 
 
 def _choices(schema: Mapping[str, Any]) -> list[Any] | None:

@@ -189,7 +189,7 @@ SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"const": "x/y"}, "b": {"enum": ["p", 1, None]}}},
     {
         "type": "object",
-        "properties": {"when": {"type": "string", "format": "unheard-of"}},
+        "properties": {"when": {"type": "string", "format": "date"}},
         "required": ["when"],
     },
     {

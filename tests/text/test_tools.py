@@ -123,19 +123,31 @@ def test_strings_in_other_notations_come_as_they_are_written() -> None:
         ("hermes", "<tool_call>\nnothing\n</tool_call>"),
         ("hermes", '<tool_call>{"arguments": {"city": "Oslo"}}</tool_call>'),
         ("hermes", '<tool_call>{"name": ["weather"]}</tool_call>'),
-        ("hermes", '<tool_call>{"name"'),
         ("granite", "<|tool_call|>[]"),
         ("llama3", '{"name": "unknown", "parameters": {}}'),
         ("pythonic", "[weather]"),
-        ("mistral", "[TOOL_CALLS] please"),
+        ("mistral", "[TOOL_CALLS] please!"),
         ("gemma", "<start_function_call>weather{}<end_function_call>"),
         ("deepseek-v3", "<｜tool▁calls▁begin｜>weather"),
-        ("qwen3-coder", "<tool_call>\n<function=weather"),
     ],
 )
 def test_what_only_looks_like_a_call_is_text(form: str, answer: str) -> None:
     said = read(FORMATS[form].reader(TOOLS), *answer)
     assert (said.text, said.calls) == (answer, [])
+
+
+@pytest.mark.parametrize(
+    ("form", "answer"),
+    [
+        ("hermes", '<tool_call>{"name"'),
+        ("hermes", "<tool_call>"),
+        ("mistral", "[TOOL_CALLS]wea"),
+        ("qwen3-coder", "<tool_call>\n<function=weather"),
+    ],
+)
+def test_a_call_that_is_cut_before_it_has_a_name_is_nothing(form: str, answer: str) -> None:
+    said = read(FORMATS[form].reader(TOOLS), *f"I look. {answer}")
+    assert (said.text, said.calls) == ("I look.", [])
 
 
 def test_a_call_that_goes_wrong_ends_there() -> None:

@@ -53,6 +53,12 @@ class AppConfig:
     max_prompt_bytes: Annotated[
         int, Help("Longest prompt as text, checked before it is tokenised.", least=1)
     ] = 4 << 20
+    responses_ttl: Annotated[
+        float, Help("Seconds that /v1/responses keeps a response; 0 keeps none.", least=0)
+    ] = 3600.0
+    responses_max_bytes: Annotated[
+        int, Help("What all kept responses may take; the oldest go first.", least=1 << 20)
+    ] = 256 << 20
 
     def read_keys(self) -> tuple[str, ...]:
         """The keys in force now: those given directly and those in the file. Raises ConfigError."""

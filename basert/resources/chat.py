@@ -154,7 +154,9 @@ class ChatWriter(ChunkWriter):
         """Of the text's tokens; the one that ended it is not part of it."""
         if not self._logprobs:
             return None
-        return chat.ChoiceLogprobs([_score(self._text, one.logprob) for one in scored if not one.is_stop])
+        return chat.ChoiceLogprobs(
+            [token_score(self._text, one.logprob) for one in scored if not one.is_stop]
+        )
 
 
 def _delta(part: Part) -> Delta:
@@ -170,7 +172,7 @@ def _delta(part: Part) -> Delta:
             return Delta(tool_calls=[chat.CallDelta(index, chat.FunctionDelta(text))])
 
 
-def _score(text: TextModel, scored: TokenLogprob) -> chat.TokenLogprob:
+def token_score(text: TextModel, scored: TokenLogprob) -> chat.TokenLogprob:
     top = [chat.TopLogprob(*_named(text, token, logprob)) for token, logprob in scored.top]
     return chat.TokenLogprob(*_named(text, scored.id, scored.logprob), top)
 

@@ -70,7 +70,8 @@ class Answer:
 
 def speaks(piece: Piece, before: Part | None) -> bool:
     """Whether a piece says something to the user, or goes on with it. before: the last part until then."""
-    return any(isinstance(part, Text) for part in piece.parts or [before])
+    last: Sequence[Part | None] = piece.parts or [before]
+    return any(isinstance(part, Text) for part in last)
 
 
 class Writer(Protocol):

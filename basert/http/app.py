@@ -13,6 +13,7 @@ from basert.http.media import Envelope, install_error_handlers
 from basert.http.metrics import Metrics
 from basert.http.models import Models
 from basert.http.openapi import Document
+from basert.resources.anthropic import CountTokens, Messages
 from basert.resources.chat import ChatCompletions
 from basert.resources.completions import Completions
 from basert.resources.health import Exposition, Live, Ready
@@ -68,6 +69,8 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/v1/responses/{response}": ResponseById(archive),
         "/v1/responses/{response}/cancel": ResponseCancel(archive),
         "/v1/responses/{response}/input_items": InputItems(archive),
+        "/v1/messages": Messages(service),
+        "/v1/messages/count_tokens": CountTokens(service),
         "/v1/models": ModelCollection(service),
         "/v1/models/{model:path}": ModelItem(service),
         "/v1/tokenize": Tokenize(service),

@@ -18,7 +18,9 @@ import msgspec
 from basert import cpus, settings
 from basert.errors import ConfigError
 from basert.paths import expand
+from basert.reasoning import formats as reasoning
 from basert.settings import Help, Loaded
+from basert.tools import formats as tools
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,17 @@ class AppConfig:
     responses_max_bytes: Annotated[
         int, Help("What all kept responses may take; the oldest go first.", least=1 << 20)
     ] = 256 << 20
+    tool_format: Annotated[
+        str,
+        Help("How models write tool calls; else as their template tells.", choices=("auto", *tools.FORMATS)),
+    ] = "auto"
+    reasoning_format: Annotated[
+        str,
+        Help(
+            "How models mark their thoughts; else as their chat template tells.",
+            choices=("auto", "none", *reasoning.FORMATS),
+        ),
+    ] = "auto"
 
     def read_keys(self) -> tuple[str, ...]:
         """The keys in force now: those given directly and those in the file. Raises ConfigError."""

@@ -23,7 +23,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the next token is drawn. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 switch filters off.
 
     Order, as in transformers and vLLM: repetition, frequency and presence penalties, logit bias,
-    temperature, top-k, top-p, min-p, draw. The draw depends on (seed, position) only.
+    what Submit forbids, temperature, top-k, top-p, min-p, draw. The draw depends on (seed, position) only.
     """
 
     temperature: float = 1.0
@@ -55,6 +55,9 @@ class Submit(Message, tag="submit", frozen=True):
     logprobs: int = -1  # -1 none; k >= 0: the drawn token's and the k best
     prompt_logprobs: int = -1  # likewise for every prompt token but the first
     priority: int = 0  # 0 interactive, 1 batch
+    allowed_ids: list[int] = []  # nothing else may be drawn; [] leaves all of the vocabulary
+    bad_words: list[list[int]] = []  # none of these may come in the answer, as tokens in this order
+    cache_salt: str = ""  # prompts share what is computed only with prompts of the same one
     grammar: Grammar | None = None
 
 
@@ -76,6 +79,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     id: int
     logprob: float
     top: list[tuple[int, float]] = []
+    rank: int = 0  # 1 for the likeliest token
 
 
 class Tokens(Message, tag="tokens", frozen=True):

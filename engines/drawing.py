@@ -19,11 +19,13 @@ from basert.messages import Sampling, TokenLogprob
 from engines.sessions.instructions import has_avx512
 
 Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
 
 BITS = 9
 BLOCK = 1 << BITS  # weights are summed by blocks of so many: a running sum of a whole vocabulary is slow
 COLDEST = 1e-6  # lower temperatures would overflow, and are greedy anyway
 FIRST_CUT, NEXT_CUT, LAST_CUT = 2.0**-6, 2.0**-4, 2.0**-100
+NEVER = -1e30  # a forbidden token's logit: finite, for where nothing else is left it has to be drawn
 MANY = 64  # weights, whose sum costs less than sorting them
 _ONES = np.ones(BLOCK, np.float32)
 _COUNTER = Struct("<QQ")  # seed, position
@@ -139,6 +141,13 @@ def _sum(values: Floats) -> float:
     return float(values.sum(dtype=np.float64))
 
 
+def only(logits: Floats, allowed: Ids) -> Floats:
+    """The logits of the allowed tokens, and no chance for any other."""
+    kept = np.full_like(logits, -np.inf)
+    kept[allowed] = logits[allowed]
+    return kept
+
+
 def pick(weights: Floats, uniform: float) -> tuple[int, float]:
     """The index at which the running sum of the weights passes `uniform` of their total, and by how much
     that lies behind the sum before it."""
@@ -165,4 +174,5 @@ def logprob(logits: Floats, token: int, top: int, buffer: Floats | None = None) 
         ids, _ = filtered(weights, len(logits), Sampling(top_k=top))
         ids = ids[np.argsort(-logits[ids], kind="stable")][:top]
         best = [(int(i), float(logits[i]) - norm) for i in ids]
-    return TokenLogprob(token, float(logits[token]) - norm, best)
+    rank = int(np.count_nonzero(logits > logits[token])) + 1
+    return TokenLogprob(token, float(logits[token]) - norm, best, rank)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 WIDTH = array("i").itemsize
@@ -34,9 +35,14 @@ class Held:
     torn: bool = False  # the first token lies aside, a decode window having run over it
 
 
-def ids_of(tokens: list[int]) -> bytes:
-    """Token ids, WIDTH bytes each."""
-    return array("i", tokens).tobytes()
+def ids_of(tokens: list[int], salt: str = "") -> bytes:
+    """Token ids, WIDTH bytes each. With a salt the first two are replaced by a hash of it: what begins
+    otherwise is never taken for the same."""
+    ids = array("i", tokens).tobytes()
+    if not salt:
+        return ids
+    mark = 2 * WIDTH
+    return (blake2b(ids[:mark] + salt.encode(), digest_size=mark).digest() + ids[mark:])[: len(ids)]
 
 
 def common(one: bytes, other: bytes) -> int:

@@ -1,5 +1,4 @@
-"""Logits to token ids, row by row: penalties, bias, grammars, forbidden ends, who draws. Knows no queue and
-no cache.
+"""Logits to token ids, row by row: penalties, bias, grammars, bars, who draws. Knows no queue and no cache.
 
 The order is that of `basert.messages.Sampling`; from the temperature on it is engines.drawing. One thread
 does it all: two, which take turns at the interpreter's lock, took longer (measured: 32 rows, two cores).
@@ -16,7 +15,7 @@ import numpy as np
 from basert.errors import InvalidRequest
 from basert.messages import Sampling
 from engines.batch import Batch, Row, Sample
-from engines.drawing import Floats, draw, logprob, scratch
+from engines.drawing import NEVER, Floats, Ids, draw, logprob, only, scratch
 from engines.runner import Output
 from engines.sequence import Sequence
 from engines.stats import Counters
@@ -31,6 +30,7 @@ class Sampler:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._histories: WeakKeyDictionary[Sequence, History] = WeakKeyDictionary()
+        self._allowed: WeakKeyDictionary[Sequence, Ids] = WeakKeyDictionary()
         self._scratch: Floats | None = None
 
     def sample(self, batch: Batch, output: Output) -> list[Sample]:
@@ -123,12 +123,11 @@ class Sampler:
         last = len(row.tokens) - 1
         return self._draw(row, int(output.tokens[last]), logits[last])._replace(scores=scores)
 
-    def _adjusted(self, sequence: Sequence, logits: Floats, allowed: Mask | None) -> Floats:
-        """The logits with penalties, bias, forbidden ends and what a grammar forbids; the same array where
-        there is nothing to do."""
-        sampling = sequence.submit.sampling
-        barred = sequence.generated < sequence.submit.min_tokens
-        if not (barred or sampling.logit_bias or _penalised(sampling) or allowed is not None):
+    def _adjusted(self, sequence: Sequence, logits: Floats, mask: Mask | None) -> Floats:
+        """The logits with penalties, bias, bars and a mask; the same array where there is nothing to do."""
+        sampling, allowed = sequence.submit.sampling, self._allowed_of(sequence)
+        forbidden, biased = sequence.forbidden(), bool(sampling.logit_bias) or _penalised(sampling)
+        if mask is None and allowed is None and not (forbidden or biased):
             return logits
         logits = logits.copy()
         if _penalised(sampling):
@@ -138,10 +137,19 @@ class Sampler:
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
         if allowed is not None:
-            logits[~allowed[: len(logits)]] = -np.inf
-        if barred:
-            _bar(logits, list(sequence.eos))
+            logits = only(logits, allowed)
+        logits[forbidden] = NEVER
+        if mask is not None:  # it has the last word: what it alone allows is drawn though it be barred
+            logits[~mask[: len(logits)]] = -np.inf
         return logits
+
+    def _allowed_of(self, sequence: Sequence) -> Ids | None:
+        """As an array, made once: a list of a whole vocabulary takes milliseconds."""
+        if not sequence.submit.allowed_ids:
+            return None
+        if sequence not in self._allowed:
+            self._allowed[sequence] = np.array(sequence.submit.allowed_ids)
+        return self._allowed[sequence]
 
 
 class History:
@@ -171,14 +179,6 @@ class History:
         for token in sequence.tokens[max(self._length, len(sequence.submit.prompt)) :]:
             self._counts[token] += 1
         self._length = len(sequence.tokens)
-
-
-def _bar(logits: Floats, ends: list[int]) -> None:
-    """Forbid the tokens that end a sequence, unless a grammar allows no other."""
-    kept = logits[ends]
-    logits[ends] = -np.inf
-    if logits.max() == -np.inf:
-        logits[ends] = kept
 
 
 def _penalised(sampling: Sampling) -> bool:

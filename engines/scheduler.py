@@ -88,7 +88,7 @@ class Scheduler:
             limit=min(len(prompt) + submit.max_tokens, limits.max_context),
             arrived=self._clock(),
             tokens=list(prompt),
-            ids=ids_of(prompt),
+            ids=ids_of(prompt, submit.cache_salt),
             constraint=constraint,
         )
         sequence.lone = self._prompts.cuts(sequence).lone(len(prompt))

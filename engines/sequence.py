@@ -6,6 +6,7 @@ Plain Python, no tensor. `admission` is the one place that refuses a request for
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from basert.messages import Failed, Submit, TokenLogprob, Tokens
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LARGEST = 1e6
 LEAST_REPETITION = 0.01
 MOST_STOP_IDS = 256
+MOST_BAD_WORDS = 512
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -72,10 +74,17 @@ class Sequence:
             or self.constraint is not None
             or self.submit.logprobs >= 0
             or self.generated < self.submit.min_tokens
-            or bool(sampling.logit_bias)
+            or bool(sampling.logit_bias or self.submit.allowed_ids or self.submit.bad_words)
             or bool(sampling.presence_penalty or sampling.frequency_penalty)
             or sampling.repetition_penalty != 1
         )
+
+    def forbidden(self) -> list[int]:
+        """What may not come next: an end before min_tokens, the last token of a bad word."""
+        ends = list(self.eos) if self.generated < self.submit.min_tokens else []
+        said = self.tokens[len(self.submit.prompt) :] if self.submit.bad_words else []
+        words = (word for word in self.submit.bad_words if said[len(said) - len(word) + 1 :] == word[:-1])
+        return ends + [word[-1] for word in words]
 
     @property
     def finish(self) -> str:
@@ -128,8 +137,15 @@ def _invalid(submit: Submit, vocab_size: int) -> str:
         return f"The prompt holds token ids outside of this model's vocabulary of {vocab_size}."
     if len(submit.stop_ids) > MOST_STOP_IDS:
         return f"At most {MOST_STOP_IDS} stop_token_ids are possible."
-    if not all(0 <= token < vocab_size for token in (*submit.stop_ids, *sampling.logit_bias)):
-        return f"stop_token_ids and logit_bias take token ids below {vocab_size}."
+    if len(submit.bad_words) > MOST_BAD_WORDS or not all(submit.bad_words):
+        return f"At most {MOST_BAD_WORDS} bad_words are possible, each of one token or more."
+    named = chain(submit.stop_ids, sampling.logit_bias, submit.allowed_ids, *submit.bad_words)
+    if not all(0 <= token < vocab_size for token in named):
+        return (
+            f"stop_token_ids, logit_bias, allowed_token_ids and bad_words take token ids below {vocab_size}."
+        )
+    if submit.grammar is not None and submit.allowed_ids:
+        return "allowed_token_ids and a grammar could leave no token to draw; leave one of them out."
     if submit.max_tokens < 0 or (submit.max_tokens == 0 and submit.prompt_logprobs < 0):
         return "max_tokens must be at least 1."
     if not all(abs(number) <= LARGEST for number in numbers):  # a NaN is not

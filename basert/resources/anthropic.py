@@ -6,7 +6,8 @@ from falcon.asgi import Request, Response
 
 from basert.http import media
 from basert.http.openapi import operation
-from basert.resources.chat import prompt_of, run_of
+from basert.resources.chat import run_of
+from basert.resources.conversation import conversation
 from basert.resources.message_writer import MessageWriter
 from basert.resources.planning import beside
 from basert.resources.responding import respond
@@ -51,5 +52,5 @@ class CountTokens:
             asked = request.to_chat()
             asked.check()
             model = self._service.models.get(request.model)
-            prompt = await beside(lambda: prompt_of(asked, model, self._service.config), model, req)
-        media.send_json(resp, TokenCount(len(prompt)))
+            said = await beside(lambda: conversation(asked, model, self._service.config), model, req)
+        media.send_json(resp, TokenCount(len(said.prompt)))

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from falcon.asgi import Request, Response
 from msgspec import UNSET
 
 from basert import schema
-from basert.config import AppConfig
-from basert.errors import InvalidRequest
-from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
-from basert.messages import TokenLogprob
+from basert.resources.chat_extras import WithExtras
+from basert.resources.conversation import conversation
 from basert.resources.generating import Run
-from basert.resources.planning import beside, context_of, plan
-from basert.resources.responding import Answer, ChunkWriter, respond
+from basert.resources.planning import beside, plan
+from basert.resources.responding import Answer, ChunkWriter, Counting, respond
+from basert.resources.scores import chat_score, escaped, namer
 from basert.resources.service import Service
 from basert.schema import chat
-from basert.schema.chat import ChatRequest, Delta, Message
+from basert.schema.chat import ChatRequest, Delta
 from basert.schema.generation import Usage
 from basert.schema.tools import call_id, tool_call
-from basert.text import TextModel
 from basert.text.parts import CallArguments, CallStart, Part, Text, Thought
 from basert.text.streaming import Piece, Scored
 
@@ -40,7 +39,9 @@ class ChatCompletions:
         request.check()
         model = self._service.models.get(request.model)
         run = await run_of(request, model, self._service, req)
-        await respond(resp, run, ChatWriter(request, model), self._service, stream=bool(request.stream))
+        writer: ChunkWriter = WithExtras(ChatWriter(request, model), request, model, run.plan.prompts[0])
+        writer = Counting(writer, run) if request.continuous_usage else writer
+        await respond(resp, run, writer, self._service, stream=bool(request.stream))
 
 
 async def run_of(
@@ -50,36 +51,20 @@ async def run_of(
 
     at_most: tokens to generate, or fewer where the context has no room for them.
     """
-    prompt = await beside(lambda: prompt_of(request, model, service.config), model, req)
+    said = await beside(lambda: conversation(request, model, service.config), model, req)
     made = plan(
         request,
         model,
-        [prompt],
+        [said.prompt],
         param="messages",
         wanted=request.wanted_tokens,
         default=service.config.max_tokens if at_most is None else at_most,
         logprobs=request.wanted_logprobs,
+        continues=bool(request.continue_final_message),
+        grammar=said.grammar,
     )
+    made = dataclasses.replace(made, reader=said.reader, markers=said.markers)
     return Run(made, model, service, req.context.started)
-
-
-def prompt_of(request: ChatRequest, model: Model, config: AppConfig) -> list[int]:
-    """Its token ids. May take long. Raises InvalidRequest."""
-    return conversation_ids(request.messages, model, config, request.template_arguments())
-
-
-def conversation_ids(
-    messages: Sequence[Message], model: Model, config: AppConfig, arguments: Mapping[str, Any]
-) -> list[int]:
-    """The prompt of a conversation; arguments: what its template gets beside it. Raises InvalidRequest."""
-    if len(messages) > config.max_messages:
-        raise InvalidRequest(
-            f"There are {len(messages)} messages; the most taken here is {config.max_messages}.",
-            param="messages",
-        )
-    text = model.text.render([message.to_template() for message in messages], **arguments)
-    check_prompt_text(text, model.text, context_of(model), config, "messages")
-    return model.text.encode(text, add_special=False)
 
 
 class ChatWriter(ChunkWriter):
@@ -91,6 +76,7 @@ class ChatWriter(ChunkWriter):
         self._model = model.name
         self._build = schema.fingerprint(model.digest)
         self._text = model.text
+        self._name = namer(escaped, model.text, as_ids=request.return_tokens_as_token_ids)
         self._logprobs = bool(request.logprobs)
         self._usage = request.include_usage
         self._called = "stop" if request.named_tool else "tool_calls"  # how an answer with calls finishes
@@ -155,7 +141,7 @@ class ChatWriter(ChunkWriter):
         if not self._logprobs:
             return None
         return chat.ChoiceLogprobs(
-            [token_score(self._text, one.logprob) for one in scored if not one.is_stop]
+            [chat_score(self._text, self._name, one.logprob) for one in scored if not one.is_stop]
         )
 
 
@@ -170,14 +156,3 @@ def _delta(part: Part) -> Delta:
             return Delta(tool_calls=[chat.CallDelta(index, function, call_id(), "function")])
         case CallArguments(index, text):
             return Delta(tool_calls=[chat.CallDelta(index, chat.FunctionDelta(text))])
-
-
-def token_score(text: TextModel, scored: TokenLogprob) -> chat.TokenLogprob:
-    top = [chat.TopLogprob(*_named(text, token, logprob)) for token, logprob in scored.top]
-    return chat.TokenLogprob(*_named(text, scored.id, scored.logprob), top)
-
-
-def _named(text: TextModel, token: int, logprob: float) -> tuple[str, float, list[int]]:
-    """A token as text (escaped where it is part of a character), its log-probability, and its bytes."""
-    raw = text.token_bytes(token)
-    return raw.decode("utf-8", "backslashreplace"), schema.finite(logprob), list(raw)

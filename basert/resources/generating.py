@@ -42,6 +42,10 @@ class Plan:
     reader: Callable[[], Reader] = PlainReader  # tells thoughts and tool calls from text, one for each choice
     markers: Sequence[str] = ()  # the special tokens that it has to see
     grammar: Grammar | None = None  # what every answer has to look like
+    allowed_ids: Sequence[int] = ()  # from here on see basert.messages.Submit
+    bad_words: Sequence[list[int]] = ()
+    priority: int = 0
+    cache_salt: str = ""
 
 
 class Run:
@@ -55,8 +59,9 @@ class Run:
         self._meter = service.metrics.meter(model.name)
         self._started = started
         self._generated = 0
-        self._cached = 0
+        self._cached: dict[int, int] = {}  # prompt tokens that no answer to it computed, by prompt
         self._reasoning = 0
+        self._begun: set[int] = set()  # choices that have said something
 
     def usage(self) -> Usage:
         """So far. A prompt with several answers counts once."""
@@ -65,7 +70,7 @@ class Run:
             prompts,
             self._generated,
             prompts + self._generated,
-            PromptTokensDetails(self._cached),
+            PromptTokensDetails(sum(self._cached.values())),
             CompletionTokensDetails(self._reasoning),
         )
 
@@ -141,11 +146,17 @@ class Run:
             logprobs=plan.logprobs,
             prompt_logprobs=plan.prompt_logprobs,
             grammar=plan.grammar,
+            priority=plan.priority,
+            allowed_ids=list(plan.allowed_ids),
+            bad_words=list(plan.bad_words),
+            cache_salt=plan.cache_salt,
         )
         return self._model.engine.generate(request)
 
     def _count(self, piece: Piece) -> None:
         self._generated += piece.tokens
         self._reasoning += piece.reasoning
-        if piece.index % self.plan.n == 0:
-            self._cached += piece.cached
+        prompt = piece.index // self.plan.n
+        if piece.index not in self._begun:
+            self._begun.add(piece.index)
+            self._cached[prompt] = min(piece.cached, self._cached.get(prompt, piece.cached))

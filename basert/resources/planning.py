@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from secrets import token_hex
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from basert.errors import ContextLengthExceeded, InvalidRequest
 from basert.http.limits import room_after
 from basert.http.models import Model
 from basert.manifest import GENERATION, Generation
+from basert.messages import Grammar
 from basert.resources.generating import Plan
 from basert.schema.generation import GenerationRequest
 
@@ -43,11 +45,14 @@ def plan(
     logprobs: int,
     prompt_logprobs: int = -1,
     continues: bool = False,
+    grammar: Grammar | None = None,
+    n: int | None = None,
 ) -> Plan:
     """Check what depends on the model, and resolve defaults.
 
     wanted: max tokens as the request says it; default: else this many, or what the context has room for.
-    param: the field the prompts came from, for errors. Raises InvalidRequest, ContextLengthExceeded.
+    param: the field the prompts came from, for errors. n: choices to draw, if not as the request says.
+    Raises InvalidRequest, ContextLengthExceeded.
     """
     limits = [_limit(prompt, model, param, wanted, default) for prompt in prompts]
     if (request.min_tokens or 0) > max(limits):
@@ -57,21 +62,45 @@ def plan(
         )
     vocabulary = model.manifest.vocab_size
     check_ids(request.stop_token_ids or [], vocabulary, "stop_token_ids")
+    check_ids(request.allowed_token_ids or [], vocabulary, "allowed_token_ids")
+    scored = -1 if request.prompt_logprobs is None else request.prompt_logprobs
     return Plan(
         prompts=prompts,
         max_tokens=limits,
-        n=request.n or 1,
+        n=n or request.n or 1,
         sampling=request.sampling(_defaults(model.bundle, model.digest), vocabulary),
         stops=request.stops,
         stop_ids=request.stop_token_ids or [],
         ignore_eos=bool(request.ignore_eos),
         min_tokens=request.min_tokens or 0,
         skip_special=request.skip_special_tokens is not False,
+        include_stop=bool(request.include_stop_str_in_output),
         logprobs=logprobs,
-        prompt_logprobs=max(prompt_logprobs, -1 if min(limits) else 0),
+        prompt_logprobs=max(prompt_logprobs, scored, -1 if min(limits) else 0),
         continues=continues,
-        grammar=request.constraint(),
+        grammar=grammar,
+        allowed_ids=request.allowed_token_ids or [],
+        bad_words=_spellings(request.bad_words or [], model),
+        priority=int((request.priority or 0) > 0),
+        cache_salt=request.cache_salt or (token_hex() if request.cache_prompt is False else ""),
     )
+
+
+def kept(ids: list[int], request: GenerationRequest, model: Model, wanted: int | None) -> list[int]:
+    """The end of a prompt, as much of it as `truncate_prompt_tokens` says. wanted: see plan."""
+    most = request.truncate_prompt_tokens
+    if most is None:
+        return ids
+    if most < 0:
+        most = max(1, context_of(model) - max(1, wanted or 0))
+    return ids[max(0, len(ids) - most) :]
+
+
+def _spellings(words: Sequence[str], model: Model) -> list[list[int]]:
+    """Token ids of each word, at the start of a text and after a space."""
+    texts = [text for word in words for text in (word, " " + word.lstrip())]
+    spelt = [tuple(model.text.encode(text, add_special=False)) for text in texts]
+    return [list(ids) for ids in dict.fromkeys(spelt) if ids]
 
 
 def check_ids(ids: Sequence[int], vocab_size: int, param: str) -> None:

@@ -6,6 +6,7 @@ A Writer knows one endpoint's wire form; this knows none.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Answer:
     scored: list[Scored] = field(default_factory=list)
     spoken: list[Scored] = field(default_factory=list)  # of these, those of text
     prompt_scored: Sequence[TokenLogprob] = ()
+    ids: list[int] = field(default_factory=list)
     finish: Any = None
     stop: str | int | None = None
 
@@ -47,6 +49,7 @@ class Answer:
         self.parts += piece.parts
         self.scored += piece.scored
         self.prompt_scored = self.prompt_scored or piece.prompt_scored
+        self.ids += piece.ids
         self.finish, self.stop = piece.finish, piece.stop
 
     @property
@@ -70,8 +73,8 @@ class Answer:
 
 def speaks(piece: Piece, before: Part | None) -> bool:
     """Whether a piece says something to the user, or goes on with it. before: the last part until then."""
-    last: Sequence[Part | None] = piece.parts or [before]
-    return any(isinstance(part, Text) for part in last)
+    parts: Sequence[Part | None] = piece.parts or [before]
+    return any(isinstance(part, Text) for part in parts)
 
 
 class Writer(Protocol):
@@ -90,12 +93,20 @@ class Writer(Protocol):
         """The plain answer."""
 
 
-class ChunkWriter:
-    """How a stream of chunks ends."""
+class ChunkWriter(ABC):
+    """A writer whose streams are chunks of one form, of which the last may tell the usage."""
 
+    @abstractmethod
+    def chunks(self, piece: Piece) -> Iterable[Any]:
+        """See Writer."""
+
+    @abstractmethod
     def usage_chunk(self, usage: Usage) -> Any | None:
         """The last chunk, if it was asked for."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> Any:
+        """See Writer."""
 
     def ending(self, usage: Usage) -> bytes:
         chunk = self.usage_chunk(usage)
@@ -139,6 +150,25 @@ class Body:
             self._timer = self._loop.call_later(left, self._watch)
         elif self._task is not None:
             self._task.cancel()
+
+
+class Counting(ChunkWriter):
+    """A writer whose chunks all tell the usage so far."""
+
+    def __init__(self, writer: ChunkWriter, run: Run) -> None:
+        self._run = run
+        self._writer = writer
+
+    def chunks(self, piece: Piece) -> Iterable[Any]:
+        for chunk in self._writer.chunks(piece):
+            chunk.usage = self._run.usage()
+            yield chunk
+
+    def usage_chunk(self, usage: Usage) -> Any | None:
+        return self._writer.usage_chunk(usage)
+
+    def whole(self, answers: Sequence[Answer], usage: Usage) -> Any:
+        return self._writer.whole(answers, usage)
 
 
 async def respond(resp: Response, run: Run, writer: Writer, service: Service, *, stream: bool) -> None:

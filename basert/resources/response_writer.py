@@ -12,9 +12,9 @@ from basert.errors import BasertError, Overloaded
 from basert.http.models import Model
 from basert.messages import Sampling
 from basert.resources.blocks import BlockWriter
-from basert.resources.chat import token_score
 from basert.resources.responding import speaks
 from basert.resources.response_blocks import Block, block
+from basert.resources.scores import chat_score, escaped, namer
 from basert.schema import response_events as events
 from basert.schema import responses
 from basert.schema.chat import TokenLogprob
@@ -33,6 +33,7 @@ class ResponseWriter(BlockWriter):
         super().__init__()
         self._response = begun
         self._text = model.text
+        self._name = namer(escaped, model.text, as_ids=False)
         self._keep = keep
         self._items: list[Item] = []
         self._block: Block | None = None
@@ -105,7 +106,7 @@ class ResponseWriter(BlockWriter):
         return event
 
     def _scores(self, scored: Sequence[Scored]) -> list[TokenLogprob]:
-        return [token_score(self._text, one.logprob) for one in scored if not one.is_stop]
+        return [chat_score(self._text, self._name, one.logprob) for one in scored if not one.is_stop]
 
 
 def begun(

@@ -8,12 +8,12 @@ from basert.http import media
 from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
-from basert.resources.chat import conversation_ids
-from basert.resources.completions import token_name
+from basert.resources.conversation import conversation_prompt
 from basert.resources.planning import beside, check_ids, context_of
+from basert.resources.scores import token_name
 from basert.resources.service import Service
 from basert.schema.others import DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeRequest
-from basert.schema.tools import template_tools
+from basert.schema.tools import tool_use
 
 
 class Tokenize:
@@ -34,12 +34,16 @@ class Tokenize:
         if request.prompt is not None:
             check_prompt_text(request.prompt, model.text, context_of(model), config, "prompt")
             return model.text.encode(request.prompt, add_special=request.add_special_tokens is not False)
-        arguments = {
-            **(request.chat_template_kwargs or {}),
-            "tools": template_tools(request.tools),
-            "add_generation_prompt": request.add_generation_prompt is not False,
-        }
-        return conversation_ids(request.messages or [], model, config, arguments)
+        use = tool_use(request.tools, None, None)
+        return conversation_prompt(
+            request.messages or [],
+            request.tools,
+            use,
+            model,
+            config,
+            request.template_arguments(),
+            continues=bool(request.continue_final_message),
+        )[0]
 
 
 class Detokenize:

@@ -8,15 +8,16 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
-from basert.schema.generation import Count, GenerationRequest, Unsupported, Usage
-from basert.schema.tools import Tool, ToolCall, ToolUse, check_tools, template_tools, tool_use
+from basert.schema.chat_extras import ChatExtras, check_continued, turn
+from basert.schema.extras import Count, PromptLogprobs, Unsupported
+from basert.schema.generation import Usage
+from basert.schema.tools import Tool, ToolCall, ToolUse, check_tools, tool_use
 
 _REFUSED = {
     "functions": "'functions' is out of date; send 'tools'",
     "function_call": "'function_call' is out of date; send 'tool_choice'",
     "audio": "This model answers in text only",
     "web_search_options": "Web search is not supported",
-    "continue_final_message": "Continuing the last message is not supported",
 }
 
 
@@ -102,7 +103,7 @@ def check_messages(messages: list[Message], tools: list[Tool] | None) -> None:
     check_tools(tools)
 
 
-class ChatRequest(GenerationRequest, kw_only=True):
+class ChatRequest(ChatExtras, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_completion_tokens: Annotated[Count, Meta(description="Wins over max_tokens.")] | None = None
     logprobs: bool | None = None
@@ -117,17 +118,16 @@ class ChatRequest(GenerationRequest, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    service_tier: str | None = None
     functions: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None
     web_search_options: Unsupported = None
-    continue_final_message: Unsupported = None
 
     def check(self) -> None:
         super().check()
         check_messages(self.messages, self.tools)
         _ = self.tool_use  # it raises
+        check_continued(self.messages, self.continue_final_message, self.add_generation_prompt)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest(
                 "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.", param="top_logprobs"
@@ -154,10 +154,26 @@ class ChatRequest(GenerationRequest, kw_only=True):
         """As basert.messages.Submit has it: -1 for none."""
         return (self.top_logprobs or 0) if self.logprobs else -1
 
+    @property
+    def echoed(self) -> str:
+        """What the answer begins with by `echo`."""
+        last = self.messages[-1]
+        return _text(last.content) if self.echo and isinstance(last, AssistantMessage) else ""
+
     def template_arguments(self) -> dict[str, Any]:
-        """What the chat template is given beside the messages."""
-        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
-        return {**effort, **(self.chat_template_kwargs or {}), "tools": template_tools(self.tools)}
+        """What the chat template is given beside messages and tools. Templates have several names for
+        whether to think at all."""
+        effort = self.reasoning_effort
+        said: dict[str, Any] = {}
+        if effort is not None:
+            thinks = effort != "none"
+            said = {"reasoning_effort": effort, "enable_thinking": thinks, "thinking": thinks}
+        return {
+            **said,
+            **(self.chat_template_kwargs or {}),
+            **turn(self.continue_final_message, self.add_generation_prompt),
+            "documents": self.documents,
+        }
 
 
 class TopLogprob(msgspec.Struct):
@@ -196,6 +212,8 @@ class ChatChoice(msgspec.Struct):
     message: AnswerMessage
     logprobs: ChoiceLogprobs | None
     finish_reason: Finish
+    stop_reason: str | int | UnsetType = UNSET  # the stop string or stop token id that ended it
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct):
@@ -206,6 +224,9 @@ class ChatCompletion(msgspec.Struct):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    service_tier: Literal["default"] | UnsetType = UNSET  # to a request that names one
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
 
 
 class FunctionDelta(msgspec.Struct):
@@ -234,6 +255,8 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: Finish | None = None
+    stop_reason: str | int | UnsetType = UNSET
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct):
@@ -246,3 +269,5 @@ class ChatChunk(msgspec.Struct):
     system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
+    service_tier: Literal["default"] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET  # in the first

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
+from basert.schema.extras import PromptLogprobs, Unsupported
 from basert.schema.generation import GenerationRequest, Usage
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -18,18 +19,54 @@ class CompletionRequest(GenerationRequest, kw_only=True):
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
-    best_of: int | None = None
-    suffix: str | None = None
+    best_of: Annotated[int, Meta(ge=1, le=128, description="Choices to draw the n best from.")] | None = None
+    suffix: Annotated[str, Meta(description="What follows the answer.")] | None = None
     add_special_tokens: bool | None = None
+    n_predict: (
+        Annotated[int, Meta(ge=-2, le=2**31 - 1, description="max_tokens; -1: all there is room for.")] | None
+    ) = None
+    prompt_embeds: Unsupported = None
 
     def check(self) -> None:
         super().check()
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise InvalidRequest("'best_of' is not supported; leave it out.", param="best_of")
-        if self.suffix:
-            raise InvalidRequest("This model cannot insert text; leave 'suffix' out.", param="suffix")
-        if len(self.prompts) * (self.n or 1) > MAX_CHOICES:
+        self._check_best_of()
+        if self.suffix and self.echo:
+            raise InvalidRequest("Send either 'suffix' or 'echo', not both.", param="suffix")
+        self.refuse({"prompt_embeds": "A prompt is text or token ids"})
+        if len(self.prompts) * self.drawn > MAX_CHOICES:
             raise InvalidRequest(f"Invalid 'prompt': more than {MAX_CHOICES} choices in all.", param="prompt")
+
+    def _check_best_of(self) -> None:
+        if self.drawn < (self.n or 1):
+            raise InvalidRequest(
+                f"Invalid 'best_of': {self.drawn} choices are fewer than the {self.n} that 'n' asks for.",
+                param="best_of",
+            )
+        if self.stream and self.drawn > (self.n or 1):
+            raise InvalidRequest(
+                "The best of several choices are known at their end; leave 'best_of' or 'stream' out.",
+                param="best_of",
+            )
+
+    @property
+    def adds_special(self) -> bool:
+        """Whether the tokenizer puts around a text what it is made to put there."""
+        return self.add_special_tokens is not False
+
+    @property
+    def drawn(self) -> int:
+        """Choices to draw for each prompt."""
+        return self.best_of or self.n or 1
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """Tokens asked for at most; None where the request does not say."""
+        return self.n_predict if self.max_tokens is None and not self.unlimited else self.max_tokens
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether as many tokens as there is room for are wanted."""
+        return self.max_tokens is None and (self.n_predict or 0) < 0
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -47,6 +84,11 @@ class CompletionRequest(GenerationRequest, kw_only=True):
                 param="prompt",
             )
         return texts or lists
+
+    @property
+    def drawn_logprobs(self) -> int:
+        """Log-probabilities to ask the engine for: choices are compared by them, too."""
+        return max(self.wanted_logprobs, 0 if self.drawn > (self.n or 1) else -1)
 
     @property
     def wanted_logprobs(self) -> int:
@@ -68,6 +110,10 @@ class CompletionChoice(msgspec.Struct):
     text: str
     logprobs: CompletionLogprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
+    stop_reason: str | int | UnsetType = UNSET  # the stop string or stop token id that ended it
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class Completion(msgspec.Struct):

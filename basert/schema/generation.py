@@ -15,23 +15,20 @@ from msgspec import Meta
 from basert.errors import InvalidRequest
 from basert.manifest import Generation
 from basert.messages import Sampling
-from basert.schema.constraints import ConstraintFields
+from basert.schema.extras import Count, Extras
 from basert.schema.parsing import given
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
-Unsupported = Annotated[Any, Meta(description="Refused when it asks for anything.")]
-
-REFUSED = {"use_beam_search": "Beam search is not supported"}
 
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
-class GenerationRequest(ConstraintFields, kw_only=True):
+class GenerationRequest(Extras, kw_only=True):
     """Null means absent everywhere, and unknown fields are ignored."""
 
     model: str | None = None
@@ -56,7 +53,6 @@ class GenerationRequest(ConstraintFields, kw_only=True):
     skip_special_tokens: bool | None = None
     stop_token_ids: Annotated[list[Count], Meta(max_length=256)] | None = None
     # What basert cannot do yet
-    use_beam_search: Unsupported = None
 
     def check(self) -> None:
         """What no single field shows. Raises InvalidRequest."""
@@ -65,7 +61,12 @@ class GenerationRequest(ConstraintFields, kw_only=True):
                 "The 'stream_options' parameter is only allowed when 'stream' is true.",
                 param="stream_options",
             )
-        self.refuse(REFUSED)
+        if self.prompt_logprobs is not None and self.stream:
+            raise InvalidRequest(
+                "The 'prompt_logprobs' parameter is not allowed when 'stream' is true.",
+                param="prompt_logprobs",
+            )
+        self.check_neutral()
 
     def refuse(self, fields: Mapping[str, str]) -> None:
         """Raise InvalidRequest for a field that asks for what basert cannot do, with the reason."""
@@ -81,6 +82,11 @@ class GenerationRequest(ConstraintFields, kw_only=True):
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every chunk of the stream tells the usage so far."""
+        return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
 
     def sampling(self, defaults: Generation, vocab_size: int) -> Sampling:
         """How to draw: the request's word, else what the checkpoint's generation_config.json asks for, else
@@ -99,7 +105,9 @@ class GenerationRequest(ConstraintFields, kw_only=True):
             min_p=_first(self.min_p, defaults.min_p, 0.0),
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
-            repetition_penalty=_first(self.repetition_penalty, defaults.repetition_penalty, 1.0),
+            repetition_penalty=_first(
+                self.repetition_penalty, self.repeat_penalty, defaults.repetition_penalty, 1.0
+            ),
             seed=secrets.randbits(64) if self.seed is None else self.seed % 2**64,
             logit_bias=self.logit_bias or {},
         )

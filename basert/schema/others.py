@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from basert.errors import InvalidRequest
 from basert.schema.chat import Message, check_messages
+from basert.schema.chat_extras import check_continued, turn
 from basert.schema.tools import Tool
 
 
@@ -46,6 +47,8 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
     tools: list[Tool] | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    documents: list[dict[str, Any]] | None = None
     return_token_strs: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -53,6 +56,15 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
         if (self.prompt is None) == (self.messages is None):
             raise InvalidRequest("Send either 'prompt' or 'messages'.", param="prompt")
         check_messages(self.messages or [], self.tools)
+        check_continued(self.messages or [], self.continue_final_message, self.add_generation_prompt)
+
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is given beside messages and tools."""
+        return {
+            **(self.chat_template_kwargs or {}),
+            **turn(self.continue_final_message, self.add_generation_prompt),
+            "documents": self.documents,
+        }
 
 
 class TokenizeAnswer(msgspec.Struct):

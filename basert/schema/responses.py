@@ -10,7 +10,8 @@ from msgspec import Meta
 
 from basert.errors import InvalidRequest
 from basert.schema.chat import ChatRequest
-from basert.schema.generation import Fraction, Unsupported
+from basert.schema.extras import Unsupported
+from basert.schema.generation import Fraction
 from basert.schema.generation import Usage as ChatUsage
 from basert.schema.parsing import given
 from basert.schema.response_items import Item, messages_of

@@ -27,7 +27,7 @@ class StopMatcher:
             self._held = ""
             end, at = min(found)
             return text[:at], text[at:end]
-        safe = min(_tail(text, stop) for stop in self._stops)
+        safe = min(tail(text, stop) for stop in self._stops)
         self._held = text[safe:]
         return text[:safe], None
 
@@ -37,7 +37,7 @@ class StopMatcher:
         return held
 
 
-def _tail(text: str, stop: str) -> int:
+def tail(text: str, stop: str) -> int:
     """Where the longest end of `text` that begins `stop` starts; len(text) if none does."""
     at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while at >= 0 and not stop.startswith(text[at:]):

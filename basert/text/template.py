@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from jinja2 import Template, TemplateError, TemplateSyntaxError
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
 
 from basert.errors import InvalidRequest
 from basert.text.budget import budget
@@ -21,9 +21,17 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         """special_tokens: what the template may name, such as `bos_token`."""
-        self._source = source
+        self.source = source
         self._special_tokens = special_tokens
         self.is_slow = False  # it has once taken long
+
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether it names `tools`; a broken template knows nothing."""
+        try:
+            return "tools" in meta.find_undeclared_variables(TemplateEnvironment().parse(self.source))
+        except TemplateSyntaxError:
+            return False
 
     def render(
         self,
@@ -31,6 +39,7 @@ class ChatTemplate:
         /,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         **kwargs: Any,
     ) -> str:
@@ -43,7 +52,7 @@ class ChatTemplate:
             **kwargs,
             "messages": messages,
             "tools": tools,
-            "documents": None,
+            "documents": documents,
             "add_generation_prompt": add_generation_prompt,
         }
         started = time.perf_counter()
@@ -62,7 +71,7 @@ class ChatTemplate:
     @cached_property
     def _template(self) -> Template:
         try:
-            return TemplateEnvironment().from_string(self._source)
+            return TemplateEnvironment().from_string(self.source)
         except TemplateSyntaxError as error:
             raise TemplateError(f"line {error.lineno} of it is wrong: {error.message}") from None
 

@@ -19,6 +19,13 @@ from basert.text.decoder import Decoder
 from basert.text.template import ChatTemplate
 from basert.text.vocabulary import Vocabulary
 
+# Before the text that comes first, before the one that comes last, and before what goes between them.
+INFILL = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek
+)
 QUICK = 2000  # characters: a quarter of a millisecond; a thread costs as much
 
 
@@ -34,6 +41,16 @@ class TextModel:
         self._vocabulary = Vocabulary(tokenizer)
         # Most characters that one token stands for: a text of n has at least n / longest_token tokens.
         self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
+
+    @property
+    def template_source(self) -> str:
+        """The chat template as it is written; "" if there is none."""
+        return self._template.source if self._template else ""
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template does anything with `tools`."""
+        return self._template is not None and self._template.knows_tools
 
     def is_quick(self, characters: int) -> bool:
         """Whether rendering and encoding so long a text takes less time than handing it to a thread would."""
@@ -61,6 +78,17 @@ class TextModel:
         """The special token that is written so; None if these characters are no token or an ordinary one."""
         token = self._tokenizer.token_to_id(marker)
         return token if token is not None and self._vocabulary.is_special(token) else None
+
+    def is_special(self, token: int) -> bool:
+        return self._vocabulary.is_special(token)
+
+    def infill(self, prefix: Sequence[int], suffix: str) -> list[int] | None:
+        """The prompt for what belongs between two texts; None for a model that has no tokens for that."""
+        for marks in INFILL:
+            begin, hole, end = map(self._tokenizer.token_to_id, marks)
+            if begin is not None and hole is not None and end is not None:
+                return [begin, *prefix, hole, *self.encode(suffix, add_special=False), end]
+        return None
 
     def token_bytes(self, token: int) -> bytes:
         """UTF-8 bytes of one token, possibly part of a character; nothing for an unknown id."""

@@ -55,6 +55,10 @@ def test_a_prompt_that_leaves_no_room_names_both_numbers(bundle: Path) -> None:
         ([10], {"sampling": Sampling(logit_bias={3: 1e30})}, "at most 1000000"),
         ([10], {"stop_ids": [5] * 257}, "256 stop_token_ids"),
         ([10], {"max_tokens": 0}, "max_tokens"),
+        ([10], {"allowed_ids": [5, 9999]}, "allowed_token_ids"),
+        ([10], {"bad_words": [[5], [5, -1]]}, "bad_words"),
+        ([10], {"bad_words": [[]]}, "bad_words"),
+        ([10], {"bad_words": [[5]] * 513}, "512 bad_words"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_a_sentence(

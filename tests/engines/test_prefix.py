@@ -74,6 +74,30 @@ def test_prompts_that_come_together_compute_what_they_share_once(long: Path) -> 
         assert engine.tokens(number) == alone.answer(prompt, 4, ignore_eos=True)
 
 
+def test_several_answers_to_a_prompt_compute_it_once(long: Path) -> None:
+    engine = SteppedEngine(long)
+    prompt = words(3, 300)
+    draws = [Sampling(temperature=1.5, seed=seed) for seed in range(4)]
+    numbers = [engine.ask(prompt, 4, sampling, ignore_eos=True) for sampling in draws]
+    engine.finish()
+    stats = engine.stats()
+    assert stats.computed_tokens - stats.padded_tokens == 300 + 3 + 4 * 3  # and the last token of each once
+    assert [cached(engine, number) for number in numbers] == [0, 299, 299, 299]
+
+
+def test_another_salt_finds_nothing(long: Path) -> None:
+    engine = SteppedEngine(long)
+    numbers = []
+    for salt in ("", "a", "b", "a", ""):
+        numbers.append(engine.ask(words(1, 300), 3, ignore_eos=True, cache_salt=salt))
+        engine.finish()
+    assert [cached(engine, number) for number in numbers] == [0, 0, 0, 299, 299]
+    assert len({tuple(engine.tokens(number)) for number in numbers}) == 1
+    together = [engine.ask(words(2, 300), 3, cache_salt=salt) for salt in ("c", "d")]
+    engine.finish()
+    assert [cached(engine, number) for number in together] == [0, 0]
+
+
 def test_what_a_cancelled_prompt_had_computed_is_found(long: Path) -> None:
     engine = SteppedEngine(long)
     number = engine.ask(words(1, 600), 4)

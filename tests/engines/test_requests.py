@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,23 @@ def test_the_same_seed_gives_the_same_tokens_alone_and_among_others(bundle: Path
     engine.finish()
     assert engine.tokens(number) == alone
     assert len(set(alone)) > 5
+
+
+def test_allowed_tokens_and_bad_words_hold_from_the_first_token_on(bundle: Path) -> None:
+    engine, allowed = SteppedEngine(bundle), [30, 31, 32, 33]
+    numbers = [
+        engine.ask(
+            [10 + i] * 9, 30, sampling, ignore_eos=True, allowed_ids=allowed, bad_words=[[30], [31, 31]]
+        )
+        for i, sampling in enumerate([Sampling(temperature=0), Sampling(seed=1), Sampling(seed=2)])
+    ]
+    free = engine.ask([10] * 9, 30, ignore_eos=True)
+    engine.finish()
+    for number in numbers:
+        tokens = engine.tokens(number)
+        assert set(tokens) <= {31, 32, 33}
+        assert (31, 31) not in pairwise(tokens)
+    assert engine.tokens(free) == SteppedEngine(bundle).answer([10] * 9, 30, ignore_eos=True)
 
 
 def test_a_failed_step_ends_its_requests_only(tmp_path: Path) -> None:

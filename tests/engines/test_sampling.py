@@ -121,6 +121,7 @@ def test_logprobs_are_of_the_whole_distribution(top: int) -> None:
     order = np.argsort(-exact, kind="stable")[:top]  # ties: the lower id first
     assert [token for token, _ in entry.top] == order.tolist()
     assert [value for _, value in entry.top] == pytest.approx(exact[order].tolist(), abs=1e-5)
+    assert entry.rank == np.count_nonzero(exact > exact[17]) + 1
 
 
 def sample(sequence: Sequence, logits: NDArray[np.float32]) -> int:
@@ -130,7 +131,8 @@ def sample(sequence: Sequence, logits: NDArray[np.float32]) -> int:
     return drawn.tokens[0]
 
 
-SAMPLERS: defaultdict[int, Sampler] = defaultdict(Sampler)  # by vocabulary size, as engines have them
+# By vocabulary size, as engines have them.
+SAMPLERS: defaultdict[int, Sampler] = defaultdict(lambda: Sampler(Counters()))
 
 
 def sequence_of(prompt: list[int], answer: list[int], submit: Submit) -> Sequence:
@@ -193,6 +195,34 @@ def test_no_end_may_be_drawn_before_min_tokens() -> None:
         submit = Submit(1, [1], 9, Sampling(temperature=temperature), stop_ids=[8], min_tokens=2)
         assert sample(sequence_of([1], [5], submit), logits) not in (7, 8)
         assert sample(sequence_of([1], [5, 6], submit), logits) in (7, 8)
+
+
+def test_only_what_is_allowed_is_drawn() -> None:
+    logits = logits_like("peaked", 3)
+    for temperature in (0.0, 1.0, 2.0):
+        sampling = Sampling(temperature=temperature, repetition_penalty=1.2)
+        submit = Submit(1, [1], 90, sampling, allowed_ids=[3, 40, 7])
+        sequence = sequence_of([1], [], submit)
+        for _ in range(40):
+            sequence.tokens.append(sample(sequence, logits))
+        assert set(sequence.tokens[1:]) <= {3, 40, 7}
+
+
+def test_bad_words_never_come_whole() -> None:
+    logits = np.array([0, 3, 2, 1, -9], np.float32)
+    submit = Submit(1, [1, 2], 9, Sampling(temperature=0), bad_words=[[1, 1], [2], [1, 3, 1]])
+    sequence = sequence_of([1, 2], [], submit)
+    for _ in range(5):
+        sequence.tokens.append(sample(sequence, logits))
+    assert sequence.tokens == [1, 2, 1, 3, 3, 1, 3]  # 1 1 is forbidden, 2 too, and 1 3 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-9, 1.0])
+def test_a_request_that_forbids_everything_still_draws_what_it_allows(temperature: float) -> None:
+    submit = Submit(
+        1, [1], 9, Sampling(temperature=temperature), min_tokens=5, allowed_ids=[7, 9], bad_words=[[9]]
+    )
+    assert sample(sequence_of([1], [], submit), logits_like("flat", 5)) in (7, 9)
 
 
 def test_logprobs_ignore_the_filters() -> None:

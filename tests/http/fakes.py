@@ -17,26 +17,28 @@ from basert import manifest, text
 from basert.config import AppConfig
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.app import create_app
-from basert.messages import EngineInfo, Grammar, Sampling, Stats, Submit, TokenLogprob, Tokens
+from basert.messages import EngineInfo, Sampling, Stats, Submit, TokenLogprob, Tokens
 from tests.tiny import SENTENCE, write_testing_bundle
 
 
 class FakeEngine:
-    """Says SENTENCE; raises `error` after `error_after` tokens; waits for `gate` before the first."""
+    """Says SENTENCE, or what it is told to; raises `error` after `error_after` tokens; waits for `gate`
+    before the first."""
 
     def __init__(self, model: FakeModel) -> None:
         self._model = model
+        self.says = SENTENCE
         self.error: Exception | None = None
         self.error_after = 0
         self.gate: asyncio.Event | None = None
         self.submitted: list[tuple[list[int], Sampling]] = []
-        self.grammars: list[Grammar | None] = []
+        self.requests: list[Submit] = []
         self.open = 0
 
     async def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
         prompt, max_tokens, logprobs = request.prompt, request.max_tokens, request.logprobs
         self.submitted.append((prompt, request.sampling))
-        self.grammars.append(request.grammar)
+        self.requests.append(request)
         self.open += 1
         try:
             if self.gate is not None:
@@ -50,7 +52,7 @@ class FakeEngine:
                 yield Tokens(id=1, finish="length", prompt_logprobs=scored)
                 return
             end = self._model.manifest.eos_token_ids[0]
-            script = [*self._model.text.encode(SENTENCE), end]
+            script = [*self._model.text.encode(self.says), end]
             for n, token in enumerate(script[:max_tokens]):
                 if self.error is not None and n == self.error_after:
                     raise self.error
@@ -95,8 +97,8 @@ class FakeModel:
 
 
 class FakeModels:
-    def __init__(self, folder: Path, name: str = "org/tiny") -> None:
-        self.model = FakeModel(write_testing_bundle(folder), name)
+    def __init__(self, folder: Path, name: str = "org/tiny", max_context: int = 256) -> None:
+        self.model = FakeModel(write_testing_bundle(folder, max_context=max_context), name)
         self.draining = False
         self.on_reload: list[Callable[[], None]] = []
 

@@ -39,10 +39,6 @@ async def streamed(client: ASGIConductor, **fields: Any) -> list[Json]:
     return told
 
 
-def prompt(models: FakeModels) -> str:
-    return models.model.text.decode(models.model.engine.submitted[-1][0], skip_special=False)
-
-
 async def test_a_plain_message_has_every_field(client: ASGIConductor, models: FakeModels) -> None:
     message = await plain(client)
     assert message.pop("id").startswith("msg_")
@@ -131,11 +127,27 @@ async def test_blocks_become_the_conversation_that_they_are(
     ]
     system = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}]
     await plain(client, messages=messages, system=system)
-    assert prompt(models) == (
-        "<|im_start|>system\nBe brief.\nBe kind.<|im_end|>\n<|im_start|>user\nHi\nthere\n!<|im_end|>\n"
-        "<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n"
-        "<|im_start|>user\nSo?<|im_end|>\n<|im_start|>assistant\n"
-    )
+    call = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    as_chat = [
+        {"role": "system", "content": "Be brief.\nBe kind."},
+        {"role": "user", "content": "Hi\nthere\n!"},
+        {"role": "assistant", "reasoning_content": "Hm.", "content": "Ho", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "t1", "content": "2"},
+        {"role": "user", "content": "So?"},
+    ]
+    await client.simulate_post("/v1/chat/completions", json={"model": "org/tiny", "messages": as_chat})
+    ours, chats = (ids for ids, _ in models.model.engine.submitted)
+    assert ours == chats
+
+
+async def test_an_answer_goes_on_with_the_assistants_last_words(
+    client: ASGIConductor, models: FakeModels
+) -> None:
+    begun = {"role": "assistant", "content": "Well,"}
+    messages = [*BODY["messages"], begun]
+    await plain(client, messages=messages)
+    text = models.model.text.decode(models.model.engine.submitted[-1][0], skip_special=False)
+    assert text.endswith("<|im_start|>assistant\nWell,")
 
 
 async def test_sampling_reaches_the_engine(client: ASGIConductor, models: FakeModels) -> None:

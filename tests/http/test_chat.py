@@ -134,6 +134,21 @@ async def test_logprobs_tell_the_bytes_of_each_token_of_the_text(client: ASGICon
     assert [score for part in parts if part for score in part["content"]] == scores
 
 
+@pytest.mark.parametrize("fields", [{}, {"stop": "wor"}, {"stop": SENTENCE + "?"}, {"max_tokens": 4}])
+async def test_each_choice_s_logprobs_are_streamed_with_its_text(
+    client: ASGIConductor, fields: dict[str, Any]
+) -> None:
+    asked = {"logprobs": True, "n": 2, **fields}
+    events = [event["choices"][0] for event in await chunks(client, **asked)]
+    for choice in (await plain(client, **asked))["choices"]:
+        told = [event["logprobs"] for event in events if event["index"] == choice["index"]]
+        scores = choice["logprobs"]["content"]
+        assert [score for part in told if part for score in part["content"]] == scores
+        raw = bytes(byte for score in scores for byte in score["bytes"])
+        assert raw.startswith(choice["message"]["content"].encode())
+        assert "<|im_end|>" not in [score["token"] for score in scores]
+
+
 async def test_conversations_reach_the_template_as_transformers_would_have_them(
     client: ASGIConductor, models: FakeModels
 ) -> None:
@@ -151,7 +166,8 @@ async def test_conversations_reach_the_template_as_transformers_would_have_them(
     )
     assert models.model.text.decode(models.model.engine.submitted[0][0], skip_special=False) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi\nthere<|im_end|>\n"
-        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>\n"  # the template knows no tools
         "<|im_start|>assistant\nNo.<|im_end|>\n<|im_start|>assistant\n"
     )
 

@@ -93,6 +93,54 @@ async def test_a_stream_joins_to_the_plain_answer(client: ASGIConductor, more: d
         assert [value for part in parts for value in part["logprobs"][column]] == values
 
 
+@pytest.mark.parametrize("max_tokens", [0, 1])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_given_texts_are_scored(
+    client: ASGIConductor, models: FakeModels, max_tokens: int, stream: bool
+) -> None:
+    """As evaluation harnesses ask: token ids, the last choice's token is theirs to cut."""
+    prompts = [[40, 50, 60], [5], models.model.text.encode("hello 🌍 <|im_end|>world")]
+    fields = {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": max_tokens, "seed": 1234}
+    if stream:
+        choices = [
+            [part for part in await streamed(client, **fields) if part["index"] == i] for i in range(3)
+        ]
+    else:
+        choices = [[choice] for choice in (await plain(client, **fields))["choices"]]
+    for prompt, parts in zip(prompts, choices, strict=True):
+        scores = [score for part in parts for score in part["logprobs"]["token_logprobs"]]
+        assert scores == [None] + [-0.25] * (len(prompt) - 1 + max_tokens)
+        assert "".join(part["text"] for part in parts).startswith(models.model.text.decode(prompt))
+
+
+async def test_offsets_count_special_tokens_that_are_written_out(client: ASGIConductor) -> None:
+    prompt = "a<|im_start|>b 🌍"
+    choice = (await plain(client, prompt=prompt, echo=True, logprobs=0, max_tokens=2))["choices"][0]
+    assert choice["text"] == prompt + " G"
+    scores = choice["logprobs"]
+    for token, offset in zip(scores["tokens"], scores["text_offset"], strict=True):
+        assert token.startswith("bytes:") or choice["text"].startswith(token, offset)
+
+
+@pytest.mark.parametrize("stop", [None, "wor", SENTENCE + "?"])
+async def test_every_choice_has_its_scores_also_where_text_is_held_back(
+    client: ASGIConductor, stop: str | None
+) -> None:
+    fields = {"logprobs": 1, "n": 3, "max_tokens": 100, "stop": stop}
+    whole = (await plain(client, **fields))["choices"]
+    parts = await streamed(client, **fields)
+    assert whole[0]["logprobs"] == whole[1]["logprobs"] == whole[2]["logprobs"]
+    for choice in whole:
+        told = [part["logprobs"] for part in parts if part["index"] == choice["index"]]
+        for column, values in choice["logprobs"].items():
+            assert [value for part in told for value in part[column]] == values
+    scores = whole[0]["logprobs"]
+    begun = [offset for offset in scores["text_offset"] if offset < len(whole[0]["text"])]
+    ended = [name for name in scores["tokens"][len(begun) :] if stop != "wor"]
+    assert len(begun) + len(ended) == len(scores["tokens"])  # none that begins behind the text, but its end
+    assert ended == ([] if stop == "wor" else ["<|im_end|>"])
+
+
 async def test_parts_of_characters_are_named_by_their_bytes(client: ASGIConductor) -> None:
     scores = (await plain(client, logprobs=0, max_tokens=100))["choices"][0]["logprobs"]
     assert "bytes:\\xf0" in scores["tokens"]

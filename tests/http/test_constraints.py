@@ -97,7 +97,7 @@ async def test_the_engine_gets_the_grammar_and_the_field(client: ASGIConductor, 
     for field, value in [("response_format", {"type": "text"}), ("guided_choice", ["a", "b"])]:
         body = {"model": "org/tiny", "messages": [{"role": "user", "content": "hi"}], field: value}
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
-    nothing, choice = models.get("org/tiny").engine.grammars
+    nothing, choice = (request.grammar for request in models.get("org/tiny").engine.requests)
     assert nothing is None
     assert choice is not None
     assert choice.field == "guided_choice"
@@ -106,6 +106,6 @@ async def test_the_engine_gets_the_grammar_and_the_field(client: ASGIConductor, 
 async def test_completions_take_them_too(client: ASGIConductor, models: FakeModels) -> None:
     body = {"model": "org/tiny", "prompt": "hi", "grammar": 'root ::= "a"'}
     assert (await client.post("/v1/completions", json=body)).status_code == 200
-    [taken] = models.get("org/tiny").engine.grammars
+    [taken] = [request.grammar for request in models.get("org/tiny").engine.requests]
     assert taken is not None
     assert taken.text == 'root ::= "a"'

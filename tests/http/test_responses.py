@@ -146,11 +146,22 @@ async def test_items_become_the_conversation_that_they_are(client: ASGIConductor
         {"type": "reasoning", "id": "rs_2", "summary": []},
     ]
     await plain(client, instructions="Be brief.", input=items)
-    assert prompt(models) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>system\nBe kind.<|im_end|>\n"
-        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n"
-        "<|im_start|>tool\n2<|im_end|>\n<|im_start|>assistant\n"
-    )
+    function = {"name": "f", "arguments": '{"x": 1}'}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": "Hi"},
+        {
+            "role": "assistant",
+            "reasoning_content": "Hm.",
+            "content": "Ho",
+            "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "2"},
+    ]
+    await client.simulate_post("/v1/chat/completions", json={"model": "org/tiny", "messages": messages})
+    ours, chats = (ids for ids, _ in models.model.engine.submitted)
+    assert ours == chats
 
 
 async def test_a_response_goes_on_with_an_earlier_one(client: ASGIConductor, models: FakeModels) -> None:

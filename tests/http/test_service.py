@@ -44,6 +44,28 @@ async def test_tokens_and_back(client: ASGIConductor, models: FakeModels, prefix
     }
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"add_generation_prompt": False},
+        {"add_generation_prompt": True},
+        {"continue_final_message": True},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"chat_template_kwargs": {"add_generation_prompt": False}},
+    ],
+)
+async def test_chat_counts_the_tokens_that_tokenize_tells(tmp_path: Path, fields: dict[str, object]) -> None:
+    models = FakeModels(tmp_path, max_context=4096)  # room for tools in the prompt
+    client = ASGIConductor(fake_app(models))
+    body = {"model": "alias", **fields}
+    body["messages"] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So "}]
+    told = (await client.simulate_post("/v1/tokenize", json=body)).json
+    answer = await client.simulate_post("/v1/chat/completions", json=body)
+    assert answer.json["usage"]["prompt_tokens"] == told["count"] == len(told["tokens"])
+    assert models.model.engine.submitted[0][0] == told["tokens"]
+
+
 async def test_the_tokens_of_a_conversation_are_those_of_its_prompt(
     client: ASGIConductor, models: FakeModels
 ) -> None:

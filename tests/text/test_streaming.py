@@ -82,6 +82,79 @@ def test_stop_strings_do_not_count_before_min_tokens() -> None:
     assert pieces[-1].finish == "stop"
 
 
+def cut(events: list[Tokens], sizes: list[int]) -> list[Tokens]:
+    """The same steps, several at once."""
+    merged: list[Tokens] = []
+    while events:
+        count = sizes[len(merged) % len(sizes)]
+        now, events = events[:count], events[count:]
+        tokens = [token for one in now for token in one.tokens]
+        logprobs = [logprob for one in now for logprob in one.logprobs]
+        merged.append(Tokens(id=1, tokens=tokens, finish=now[-1].finish, logprobs=logprobs))
+    return merged
+
+
+def whole(pieces: list[Piece]) -> tuple[object, ...]:
+    text = "".join(piece.text for piece in pieces)
+    return text, pieces[-1].finish, pieces[-1].stop, [one for piece in pieces for one in piece.scored]
+
+
+ALPHABET = st.text("ab ü🌍", max_size=20)
+
+
+@given(
+    ALPHABET,
+    st.sampled_from(["stop", "length"]),
+    st.booleans(),
+    st.lists(st.text("ab ü🌍", min_size=1, max_size=3), max_size=3),
+    st.integers(0, 12),
+    st.booleans(),
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+)
+def test_any_cutting_of_the_tokens_says_the_same(
+    text: str,
+    finish: str,
+    logprobs: bool,
+    stops: list[str],
+    min_tokens: int,
+    include_stop: bool,
+    sizes: list[int],
+) -> None:
+    events = steps(text + "b", finish, logprobs)
+
+    def choice() -> Choice:
+        return Choice(0, TEXT, stops=stops, stop_ids=[END], include_stop=include_stop, min_tokens=min_tokens)
+
+    assert whole(told(choice(), cut(events, sizes))) == whole(told(choice(), events))
+
+
+@given(ALPHABET, st.lists(st.text("ab ü🌍", min_size=1, max_size=3), min_size=1, max_size=3), st.booleans())
+def test_a_stop_string_is_cut_or_kept_whole(text: str, stops: list[str], include_stop: bool) -> None:
+    pieces = told(Choice(0, TEXT, stops=stops, include_stop=include_stop), steps(text + "b", "length", True))
+    said, finish, stop, scored = whole(pieces)
+    assert isinstance(said, str)
+    assert isinstance(scored, list)
+    if stop is None:
+        assert (said, finish) == (text + "b", "length")
+        assert b"".join(TEXT.token_bytes(one.logprob.id) for one in scored) == said.encode()
+    else:
+        assert (text + "b").startswith(said if include_stop else said + str(stop))
+        assert said.endswith(str(stop)) or not include_stop
+        assert not any(other in said.removesuffix(str(stop)) for other in stops)
+        assert [one.offset for one in scored] == sorted(one.offset for one in scored)
+        assert all(one.offset < len(said) for one in scored)
+
+
+def test_an_end_that_stays_is_said_unless_it_is_special() -> None:
+    events = steps("hello", "stop", logprobs=True)
+    for skip, said in ((True, "hello"), (False, "hello<|im_end|>")):
+        text, finish, stop, scored = whole(
+            told(Choice(0, TEXT, include_stop=True, skip_special=skip), events)
+        )
+        assert (text, finish, stop) == (said, "stop", None)
+        assert scored[-1].is_stop == skip  # type: ignore[index]
+
+
 def test_what_ended_a_text_is_told() -> None:
     stopped = told(Choice(0, TEXT, stops=["o w", "zzz"]), steps("hello world", "length", logprobs=False))
     assert (stopped[-1].finish, stopped[-1].stop) == ("stop", "o w")

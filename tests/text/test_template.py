@@ -63,6 +63,11 @@ def test_templates_see_what_transformers_gives_them(source: str, rendered: str) 
     assert theirs[0][0] == rendered
 
 
+def test_documents_reach_the_template() -> None:
+    source = "{% for one in documents %}{{ one.title }};{% endfor %}"
+    assert render(source, documents=[{"title": "a"}, {"title": "b"}]) == "a;b;"
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -1,0 +1,1 @@
+"""Tool calls: the forms that models write them in, read as they stream and turned into grammars."""

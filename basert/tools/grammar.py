@@ -1,0 +1,113 @@
+"""A whole answer as a llguidance Lark grammar: a thought perhaps, then text and calls. Knows no details."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from basert.errors import InvalidRequest
+from basert.reasoning.format import ThinkFormat
+from basert.tools.format import Channelled, Format, Marker, Tool
+from basert.tools.lark import TEXT, is_token, quote, regex, until
+
+MOST_CALLS = 16  # groups of calls in an answer: small models make the same one over and over
+
+# Free text where a thought, or a call, is told by how the answer begins.
+_UNTHOUGHT = "UNTHOUGHT: /(.|\\n)*/ & ~/[ \\n]*{begin}(.|\\n)*/"
+_PLAIN = "plain"  # the name of the grammar of an answer without calls
+_UNCALLED = "UNCALLED: /([ \\n]*[^ \\n{first}](.|\\n)*)?/"
+
+
+def grammar(
+    form: Format,
+    tools: Sequence[Tool],
+    marker: Marker,
+    *,
+    required: bool,
+    parallel: bool,
+    think: ThinkFormat | None = None,
+    opened: bool = False,
+    plain: str = "",
+) -> str:
+    """The grammar of an answer that may, or if required has to, call these tools.
+
+    required: calls and no text; one call, or with parallel one or more. Otherwise text in which the trigger
+    begins calls, at most one if not parallel. think: a thought may come first; opened: the prompt has begun
+    one, so it does. plain: a grammar (as requests have them) that an answer without calls has to fit. Raises
+    InvalidRequest for a schema that the format cannot be held to.
+    """
+    if isinstance(form, Channelled):
+        return _joined([f"start: {form.answer(tools, marker, required=required)}"])
+    body, *rules = form.body(tools, marker, parallel=parallel).split("\n")
+    lines = [*_start(think, marker, opened=opened), f"body: {body}", *rules, TEXT]
+    if required:
+        return _joined(lines + _required(form, marker, parallel=parallel))
+    if plain:
+        answer, *groups = _required(form, marker, parallel=parallel)
+        return _with_plain([*lines, f"{answer} | @{_PLAIN}", *groups], plain)
+    text = "TEXT"
+    if think and not opened and not is_token(marker(think.begin)):
+        text = "UNTHOUGHT"
+        lines.append(_UNTHOUGHT.format(begin=regex(think.begin)))
+    answers = _whole(form, marker, text) if form.whole else _auto(form, marker, text, parallel=parallel)
+    return _joined(lines + answers)
+
+
+def after_thought(plain: str, think: ThinkFormat, marker: Marker, *, opened: bool) -> str:
+    """A grammar (as requests have them) for what comes after the thought."""
+    return _with_plain([*_start(think, marker, opened=opened), TEXT, f"answer: @{_PLAIN}"], plain)
+
+
+def _with_plain(lines: Sequence[str], plain: str) -> str:
+    """Both in llguidance's JSON form. Raises InvalidRequest for a notation that cannot stand in it."""
+    if plain.lstrip().startswith("{"):
+        [asked] = json.loads(plain)["grammars"]
+    elif "::=" in plain:
+        raise InvalidRequest(
+            "A GBNF grammar holds for a whole answer, and here thoughts or tool calls may come beside; "
+            "send it in Lark's notation."
+        )
+    else:
+        asked = {"lark_grammar": plain}
+    grammars = [{"lark_grammar": _joined(lines)}, {**asked, "name": _PLAIN}]
+    return json.dumps({"grammars": grammars}, ensure_ascii=False)
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "\n".join(["%llguidance {}", *lines, ""])
+
+
+def _start(think: ThinkFormat | None, marker: Marker, *, opened: bool) -> list[str]:
+    if think is None:
+        return ["start: answer"]
+    begin = "" if opened else f"{marker(think.begin)} "
+    return [
+        f"start: {'thought' if opened else 'thought?'} answer",
+        f"thought: {begin}thinking /\\n{{1,2}}/?",
+        until("thinking", marker(think.end)),
+    ]
+
+
+def _required(form: Format, marker: Marker, *, parallel: bool) -> list[str]:
+    group = f"group: {marker(form.trigger)} body"
+    if not parallel or form.separator is None:
+        return ["answer: group", group]
+    return [f"answer: group ({quote(form.separator)} group){{0,{MOST_CALLS - 1}}}", group]
+
+
+def _whole(form: Format, marker: Marker, text: str) -> list[str]:
+    """A call, or text that does not begin as one does."""
+    free = f"FREE: UNCALLED & {text}"
+    return [
+        f"answer: {marker(form.trigger)} body | FREE",
+        free,
+        _UNCALLED.format(first=regex(form.trigger)),
+    ]
+
+
+def _auto(form: Format, marker: Marker, text: str, *, parallel: bool) -> list[str]:
+    """Text, and groups of calls with text between; after a single call nothing more."""
+    head, more = until("head", marker(form.trigger), text), until("more", marker(form.trigger))
+    if parallel:
+        return [f"answer: {text} | head body (more body){{0,{MOST_CALLS - 1}}} TEXT", head, more]
+    return [f"answer: {text} | head body", head]

@@ -60,7 +60,7 @@ class AppConfig:
     ] = 3600.0
     responses_max_bytes: Annotated[
         int, Help("What all kept responses may take; the oldest go first.", least=1 << 20)
-    ] = 256 << 20
+    ] = 64 << 20
     tool_format: Annotated[
         str,
         Help("How models write tool calls; else as their template tells.", choices=("auto", *tools.FORMATS)),

@@ -14,12 +14,13 @@ from basert.http.metrics import Metrics
 from basert.http.models import Models
 from basert.http.openapi import Document
 from basert.resources.anthropic import CountTokens, Messages
+from basert.resources.archive import Archive
 from basert.resources.chat import ChatCompletions
 from basert.resources.completions import Completions
 from basert.resources.health import Exposition, Live, Ready
 from basert.resources.kept import Kept
 from basert.resources.listing import ModelCollection, ModelItem
-from basert.resources.responses import Archive, InputItems, ResponseById, ResponseCancel, Responses
+from basert.resources.responses import InputItems, InputTokens, ResponseById, ResponseCancel, Responses
 from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
 
@@ -66,6 +67,7 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/v1/chat/completions": ChatCompletions(service),
         "/v1/completions": Completions(service),
         "/v1/responses": Responses(service, archive),
+        "/v1/responses/input_tokens": InputTokens(service, archive),
         "/v1/responses/{response}": ResponseById(archive),
         "/v1/responses/{response}/cancel": ResponseCancel(archive),
         "/v1/responses/{response}/input_items": InputItems(archive),

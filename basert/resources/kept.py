@@ -16,16 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-PREFIX = "resp_"
 SWEEP_SECONDS = 60.0
 LEAST_BYTES = 4096  # what a file costs, however small it is
 
-_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{48}}")
+_NAME = re.compile(r"[a-z]+_[0-9a-f]{48}")
 _log = logging.getLogger(__name__)
 
 
-def new_name() -> str:
-    return PREFIX + secrets.token_hex(24)
+def new_name(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(24)}"
 
 
 class Kept:

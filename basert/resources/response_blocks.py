@@ -15,7 +15,7 @@ from basert.schema.response_items import (
     ReasoningItem,
     ReasoningText,
     Status,
-    item_id,
+    output_id,
 )
 from basert.schema.tools import call_id
 from basert.text.parts import CallArguments, CallStart, Part, Text, Thought
@@ -34,23 +34,23 @@ class Block(Protocol):
         """What it has come to."""
 
 
-def block(part: Part, index: int) -> Block:
-    """The item that begins with this part. index: its place in the output."""
+def block(part: Part, response: str, index: int) -> Block:
+    """The item that begins with this part. index: its place in the output of this response."""
     match part:
         case Text():
-            return Message(index)
+            return Message(response, index)
         case Thought():
-            return Thoughts(index)
+            return Thoughts(response, index)
         case CallStart(_, name):
-            return Call(index, name)
+            return Call(response, index, name)
         case CallArguments():
             raise AssertionError("a call begins with its name")
 
 
 class Message:
-    def __init__(self, index: int) -> None:
+    def __init__(self, response: str, index: int) -> None:
         self._index = index
-        self._id = item_id(MessageItem)
+        self._id = output_id(MessageItem, response, index)
         self._texts: list[str] = []
         self._logprobs: list[TokenLogprob] = []
 
@@ -82,9 +82,9 @@ class Message:
 
 
 class Thoughts:
-    def __init__(self, index: int) -> None:
+    def __init__(self, response: str, index: int) -> None:
         self._index = index
-        self._id = item_id(ReasoningItem)
+        self._id = output_id(ReasoningItem, response, index)
         self._texts: list[str] = []
 
     def opening(self) -> Iterator[events.Event]:
@@ -107,10 +107,10 @@ class Thoughts:
 
 
 class Call:
-    def __init__(self, index: int, name: str) -> None:
+    def __init__(self, response: str, index: int, name: str) -> None:
         self._index = index
         self._name = name
-        self._id = item_id(FunctionCallItem)
+        self._id = output_id(FunctionCallItem, response, index)
         self._call_id = call_id()
         self._texts: list[str] = []
 

@@ -16,11 +16,12 @@ from basert.resources.responding import speaks
 from basert.resources.response_blocks import Block, block
 from basert.resources.scores import chat_score, escaped, namer
 from basert.schema import response_events as events
-from basert.schema import responses
+from basert.schema import response_object
 from basert.schema.chat import TokenLogprob
 from basert.schema.generation import Usage
 from basert.schema.response_items import Item, Status
-from basert.schema.responses import ResponseObject, ResponsesRequest
+from basert.schema.response_object import ResponseObject
+from basert.schema.responses import ReasoningOptions, ResponsesRequest, TextOptions
 from basert.text.parts import Part, Text
 from basert.text.streaming import Piece, Scored
 
@@ -51,7 +52,7 @@ class ResponseWriter(BlockWriter):
         yield events.InProgress(response=self._response)
 
     def opened(self, part: Part) -> Iterator[events.Event]:
-        self._block = block(part, len(self._items))
+        self._block = block(part, self._response.id, len(self._items))
         return self._block.opening()
 
     def added(self, text: str) -> Iterator[events.Event]:
@@ -83,15 +84,15 @@ class ResponseWriter(BlockWriter):
         if self.open is not None and self._block is not None:
             self._items.append(self._block.item("incomplete"))
         code: Any = "rate_limit_exceeded" if isinstance(error, Overloaded) else "server_error"
-        response = self._ended(status="failed", error=responses.Failure(code, error.message))
+        response = self._ended(status="failed", error=response_object.Failure(code, error.message))
         if self._number < 0:
             yield from map(self._numbered, (events.Created(response=self._response),))
         yield self._numbered(events.Failed(response=response))
 
     def answer(self, usage: Usage) -> ResponseObject:
-        told = responses.response_usage(usage)
+        told = response_object.response_usage(usage)
         if self.finish == "length":
-            details = responses.Incomplete("max_output_tokens")
+            details = response_object.Incomplete("max_output_tokens")
             return self._ended(status="incomplete", incomplete_details=details, usage=told)
         return self._ended(status="completed", completed_at=int(time.time()), usage=told)
 
@@ -113,7 +114,7 @@ def begun(
     request: ResponsesRequest, name: str, model: Model, sampling: Sampling, *, stored: bool
 ) -> ResponseObject:
     """A response of which nothing is there yet. name: its id; sampling: how it is drawn."""
-    text = request.text or responses.TextOptions()
+    text = request.text or TextOptions()
     return ResponseObject(
         id=name,
         created_at=int(time.time()),
@@ -125,10 +126,10 @@ def begun(
         output=[],
         parallel_tool_calls=request.parallel_tool_calls is not False,
         previous_response_id=request.previous_response_id,
-        reasoning=request.reasoning or responses.ReasoningOptions(),
+        reasoning=request.reasoning or ReasoningOptions(),
         store=stored,
         temperature=sampling.temperature,
-        text=responses.TextOptions(format=text.format or {"type": "text"}, verbosity=text.verbosity),
+        text=TextOptions(format=text.format or {"type": "text"}, verbosity=text.verbosity),
         tool_choice=request.tool_choice or "auto",
         tools=request.tools or [],
         top_logprobs=request.top_logprobs or 0,

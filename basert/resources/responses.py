@@ -2,68 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import msgspec
 from falcon.asgi import Request, Response
 
-from basert.errors import InvalidRequest, NotFound
+from basert.errors import InvalidRequest
 from basert.http import media
 from basert.http.models import Model
 from basert.http.openapi import operation
+from basert.resources.archive import Archive, Record
 from basert.resources.chat import run_of
+from basert.resources.conversation import conversation
 from basert.resources.fitting import run_that_fits
 from basert.resources.generating import Run
-from basert.resources.kept import Kept, new_name
+from basert.resources.kept import new_name
+from basert.resources.planning import beside
 from basert.resources.responding import respond
 from basert.resources.response_writer import ResponseWriter, begun
 from basert.resources.service import Service
 from basert.schema.parsing import renamed
 from basert.schema.response_events import ResponseEvent
-from basert.schema.response_items import Item, read_items
-from basert.schema.responses import NAMES, DeletedResponse, ItemList, ResponseObject, ResponsesRequest
+from basert.schema.response_items import RESPONSE, Item
+from basert.schema.response_object import DeletedResponse, InputTokenCount, ItemList, ResponseObject
+from basert.schema.responses import NAMES, ResponsesRequest
 
 MOST_ITEMS = 100  # of a list
-
-
-class Record(msgspec.Struct):
-    """What is kept of a response: itself, and all that it was an answer to."""
-
-    items: list[Item]
-    response: ResponseObject
-
-
-class Archive:
-    """The records of one server, each for the key that it was made with."""
-
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
-
-    @property
-    def is_open(self) -> bool:
-        return self._kept.is_open
-
-    def put(self, record: Record, owner: str) -> None:
-        self._kept.put(record.response.id, owner, msgspec.json.encode(record))
-
-    def find(self, name: str, owner: str) -> Record | None:
-        raw = self._kept.get(name, owner)
-        return None if raw is None else msgspec.json.decode(raw, type=Record)
-
-    def get(self, name: str, owner: str) -> Record:
-        """Raises NotFound."""
-        if (record := self.find(name, owner)) is None:
-            raise _unknown(name)
-        return record
-
-    def remove(self, name: str, owner: str) -> None:
-        """Raises NotFound."""
-        if not self._kept.remove(name, owner):
-            raise _unknown(name)
-
-
-def _unknown(name: str) -> NotFound:
-    return NotFound(f"Response with id '{name}' not found.", param="response_id")
 
 
 class Responses:
@@ -76,7 +37,7 @@ class Responses:
         request = await self._service.read(req, ResponsesRequest)
         request.check()
         owner = req.context.owner
-        items = [*self._before(request, owner), *read_items(request.input or [])]
+        items = self._archive.items_of(request, owner)
         model = self._service.models.get(request.model)
 
         def keep(response: ResponseObject) -> None:
@@ -86,23 +47,9 @@ class Responses:
         with renamed(NAMES):
             run = await self._run(request, items, model, req)
             stored = request.store is not False and self._archive.is_open
-            nothing_yet = begun(request, new_name(), model, run.plan.sampling, stored=stored)
+            nothing_yet = begun(request, new_name(RESPONSE), model, run.plan.sampling, stored=stored)
             writer = ResponseWriter(nothing_yet, model, keep)
             await respond(resp, run, writer, self._service, stream=bool(request.stream))
-
-    def _before(self, request: ResponsesRequest, owner: str) -> Iterator[Item]:
-        """The conversation that this request goes on with. Raises InvalidRequest."""
-        name = request.previous_response_id
-        if not name:
-            return
-        if (record := self._archive.find(name, owner)) is None:
-            raise InvalidRequest(
-                f"Previous response with id '{name}' not found.",
-                param="previous_response_id",
-                code="previous_response_not_found",
-            )
-        yield from record.items
-        yield from record.response.output
 
     async def _run(self, request: ResponsesRequest, items: list[Item], model: Model, req: Request) -> Run:
         asked = request.to_chat(items)
@@ -110,6 +57,23 @@ class Responses:
         if request.truncation == "auto":
             return await run_that_fits(asked, lambda one: run_of(one, model, self._service, req))
         return await run_of(asked, model, self._service, req)
+
+
+class InputTokens:
+    def __init__(self, service: Service, archive: Archive) -> None:
+        self._service = service
+        self._archive = archive
+
+    @operation("The tokens of a conversation of items.", ResponsesRequest, InputTokenCount)
+    async def on_post(self, req: Request, resp: Response) -> None:
+        request = await self._service.read(req, ResponsesRequest)
+        request.check()
+        model, config = self._service.models.get(request.model), self._service.config
+        with renamed(NAMES):
+            asked = request.to_chat(self._archive.items_of(request, req.context.owner))
+            asked.check()
+            said = await beside(lambda: conversation(asked, model, config), model, req)
+        media.send_json(resp, InputTokenCount(len(said.prompt)))
 
 
 class ResponseById:

@@ -6,7 +6,7 @@ import msgspec
 
 from basert.schema.chat import TokenLogprob
 from basert.schema.response_items import Item, OutputText, ReasoningText
-from basert.schema.responses import ResponseObject
+from basert.schema.response_object import ResponseObject
 
 
 class Event(msgspec.Struct, tag_field="type", kw_only=True):

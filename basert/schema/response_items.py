@@ -5,8 +5,9 @@ The same structs check what clients send and write what is answered.
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -100,6 +101,9 @@ class ReasoningItem(_Item, tag="reasoning", kw_only=True):
 
 Item = MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem
 
+RESPONSE = "resp"  # what their ids begin with
+
+_OUTPUT_ID = re.compile(r"(?:msg|rs|fc)_([0-9a-f]{48})[0-9a-f]{2,}")
 _PREFIXES = {
     MessageItem: "msg",
     FunctionCallItem: "fc",
@@ -108,21 +112,34 @@ _PREFIXES = {
 }
 
 
-def item_id(kind: type[Item]) -> str:
-    return f"{_PREFIXES[kind]}_{uuid.uuid4().hex}"
+def output_id(kind: type[Item], response: str, place: int) -> str:
+    """The id of a response's item, which tells where it is found."""
+    return f"{_PREFIXES[kind]}_{response.partition('_')[2]}{place:02x}"
 
 
-def read_items(given: str | Iterable[Mapping[str, Any]]) -> list[Item]:
-    """A request's input, each item with an id. A text is a user's message. Raises InvalidRequest."""
+def response_of(item: str) -> str | None:
+    """The response that an item came with, as its id has it."""
+    match = _OUTPUT_ID.fullmatch(item)
+    return None if match is None else f"{RESPONSE}_{match[1]}"
+
+
+def read_items(given: str | Iterable[Mapping[str, Any]], find: Callable[[str], Item]) -> list[Item]:
+    """A request's input, each item with an id. A text is a user's message. Raises InvalidRequest.
+
+    find: gets an item that is only referred to, by its id.
+    """
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    return [_item(one, f"input[{number}]") for number, one in enumerate(given)]
+    return [_item(one, f"input[{number}]", find) for number, one in enumerate(given)]
 
 
-def _item(given: Mapping[str, Any], where: str) -> Item:
-    kind = given.get("type") or "message"  # which messages need not say
+def _item(given: Mapping[str, Any], where: str, find: Callable[[str], Item]) -> Item:
+    alone = "role" not in given and "id" in given
+    kind = given.get("type") or ("item_reference" if alone else "message")  # which these need not say
+    if kind == "item_reference":
+        return find(convert(given.get("id"), str, f"{where}.id"))
     item: Item = convert({**given, "type": kind}, Item, where)
-    item.id = item.id or item_id(type(item))
+    item.id = item.id or f"{_PREFIXES[type(item)]}_{uuid.uuid4().hex}"
     if isinstance(item, MessageItem) and isinstance(item.content, str):
         said = OutputText if item.role == "assistant" else InputText
         item.content = [said(item.content)]

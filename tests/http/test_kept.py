@@ -22,7 +22,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 async def test_another_worker_finds_it_and_another_owner_does_not(folder: Path) -> None:
-    name = new_name()
+    name = new_name("resp")
     assert Kept(folder, 60, 1 << 20).put(name, "me", b"a\nb")
     other = Kept(folder, 60, 1 << 20)
     assert other.get(name, "me") == b"a\nb"
@@ -33,7 +33,7 @@ async def test_another_worker_finds_it_and_another_owner_does_not(folder: Path) 
 
 
 async def test_only_its_user_can_read_it(folder: Path) -> None:
-    name = new_name()
+    name = new_name("resp")
     Kept(folder, 60, 1 << 20).put(name, "", b"x")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / name).stat().st_mode & 0o777 == 0o600
@@ -41,7 +41,7 @@ async def test_only_its_user_can_read_it(folder: Path) -> None:
 
 
 async def test_what_is_too_old_is_gone(folder: Path) -> None:
-    kept, old, young = Kept(folder, 60, 1 << 20), new_name(), new_name()
+    kept, old, young = Kept(folder, 60, 1 << 20), new_name("resp"), new_name("resp")
     kept.put(old, "", b"x")
     kept.put(young, "", b"x")
     age(folder / old, 61)
@@ -53,13 +53,13 @@ async def test_what_is_too_old_is_gone(folder: Path) -> None:
 
 
 async def test_the_oldest_make_room(folder: Path) -> None:
-    kept, names = Kept(folder, 60, 1 << 20), [new_name() for _ in range(5)]
+    kept, names = Kept(folder, 60, 1 << 20), [new_name("resp") for _ in range(5)]
     for number, name in enumerate(names):
         kept.put(name, "", bytes(300_000))
         age(folder / name, 30 - number)
     kept.sweep()
     assert {path.name for path in folder.iterdir()} == set(names[2:])
-    assert not kept.put(new_name(), "", bytes(2 << 20))
+    assert not kept.put(new_name("resp"), "", bytes(2 << 20))
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ async def test_a_disk_that_cannot_be_written_fails_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    assert not Kept(tmp_path / "file", 60, 1 << 20).put(new_name(), "", b"x")
+    assert not Kept(tmp_path / "file", 60, 1 << 20).put(new_name("resp"), "", b"x")
     assert "not kept" in caplog.text
 
 
 async def test_without_a_folder_or_time_nothing_is_kept(folder: Path) -> None:
     for kept in (Kept(None, 60, 1 << 20), Kept(folder, 0, 1 << 20)):
         assert not kept.is_open
-        assert not kept.put(new_name(), "", b"x")
-        assert kept.get(new_name(), "") is None
+        assert not kept.put(new_name("resp"), "", b"x")
+        assert kept.get(new_name("resp"), "") is None

@@ -17,6 +17,7 @@ ASKED = {
     },
     "/v1/completions": {"prompt": "hello", "echo": True, "logprobs": 1},
     "/v1/responses": {"input": "Hi", "top_logprobs": 1},
+    "/v1/responses/input_tokens": {"input": "Hi"},
     "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5},
     "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "Hi"}]},
     "/v1/tokenize": {"prompt": "hello"},

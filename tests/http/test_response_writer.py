@@ -12,7 +12,8 @@ from basert.messages import Sampling
 from basert.resources.responding import Answer
 from basert.resources.response_writer import ResponseWriter, begun
 from basert.schema.generation import CompletionTokensDetails, PromptTokensDetails, Usage
-from basert.schema.responses import ResponseObject, ResponsesRequest
+from basert.schema.response_object import ResponseObject
+from basert.schema.responses import ResponsesRequest
 from basert.text.parts import CallArguments, CallStart, Part, Text, Thought
 from basert.text.streaming import Piece
 from tests.http.fakes import FakeModels

@@ -180,6 +180,28 @@ async def test_a_response_goes_on_with_an_earlier_one(client: ASGIConductor, mod
     assert (listed["has_more"], listed["first_id"]) == (False, listed["data"][0]["id"])
 
 
+async def test_items_can_be_referred_to(client: ASGIConductor, models: FakeModels) -> None:
+    (message,) = (await plain(client))["output"]
+    asked = [{"role": "user", "content": "Hi"}, {"id": message["id"]}, {"role": "user", "content": "And?"}]
+    await plain(client, input=asked)
+    asked[1] = message
+    await plain(client, input=asked)
+    _, referred, sent = (ids for ids, _ in models.model.engine.submitted)
+    assert referred == sent
+    for unknown in (message["id"][:-1] + "1", "msg_1", "../" + message["id"]):
+        fields = {"input": [{"type": "item_reference", "id": unknown}]}
+        result = await client.simulate_post("/v1/responses", json=BODY | fields)
+        assert (result.status_code, result.json["error"]["param"]) == (404, "input")
+
+
+async def test_tokens_counted_are_the_prompts(client: ASGIConductor) -> None:
+    first = await plain(client)
+    fields = {"input": "And?", "instructions": "Be brief.", "previous_response_id": first["id"]}
+    counted = await client.simulate_post("/v1/responses/input_tokens", json=BODY | fields)
+    usage = (await plain(client, **fields))["usage"]
+    assert counted.json == {"object": "response.input_tokens", "input_tokens": usage["input_tokens"]}
+
+
 async def test_input_items_come_in_pages(client: ASGIConductor) -> None:
     items = [{"role": "user", "content": str(number)} for number in range(5)]
     path = f"/v1/responses/{(await plain(client, input=items))['id']}/input_items"
@@ -271,7 +293,7 @@ async def test_a_conversation_too_long_is_refused_or_shortened(
         ({"input": None}, "input"),
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id"),
         ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),

@@ -78,6 +78,8 @@ def test_an_answer_is_input_again(client: OpenAI) -> None:
     linked = client.responses.create(**{**ASK, "input": "the user"}, previous_response_id=first.id)
     assert again.usage.input_tokens == linked.usage.input_tokens
     assert again.output_text == linked.output_text == SENTENCE
+    counted = client.responses.input_tokens.count(model="tiny", input=items)
+    assert counted.input_tokens == again.usage.input_tokens
 
 
 def test_any_worker_finds_what_another_one_kept(shared_server: Server) -> None:

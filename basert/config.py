@@ -55,6 +55,12 @@ class AppConfig:
     max_prompt_bytes: Annotated[
         int, Help("Longest prompt as text, checked before it is tokenised.", least=1)
     ] = 4 << 20
+    responses_ttl: Annotated[
+        float, Help("Seconds that /v1/responses keeps a response; 0 keeps none.", least=0)
+    ] = 3600.0
+    responses_max_bytes: Annotated[
+        int, Help("What all kept responses may take; the oldest go first.", least=1 << 20)
+    ] = 64 << 20
     tool_format: Annotated[
         str,
         Help("How models write tool calls; else as their template tells.", choices=("auto", *tools.FORMATS)),

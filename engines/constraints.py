@@ -49,10 +49,13 @@ class Constraint:
         self._next = first
         self._pending: Future[Next] | None = None
         self._since = 0.0
+        self._accepted = -1  # the token drawn last, whose followers nobody looks for yet
 
     def next(self) -> Next | None:
         """What may come now; None while that is still being found out. Raises InvalidRequest when the grammar
         turns out to be too costly."""
+        if self._accepted >= 0:
+            self._next, self._accepted = self._advance(self._accepted), -1
         if self._pending is not None:
             try:
                 self._next, self._pending = self._pending.result(PATIENCE), None
@@ -65,12 +68,18 @@ class Constraint:
     @property
     def forced(self) -> list[int]:
         """Tokens that will come next; none while that is not known."""
-        return self._next.forced if self._pending is None else []
+        return self._next.forced if self._pending is None and self._accepted < 0 else []
 
     def accept(self, token: int) -> None:
-        """The token was drawn: find out what may follow."""
-        self._since = time.monotonic()
-        self._pending = self._pool.submit(self._advance, token)
+        """The token was drawn. What may follow is found out by `begin`, or, before that, by `next` itself."""
+        self._accepted = token
+
+    def begin(self) -> None:
+        """Begin to find out what may follow the accepted token, beside whatever comes now."""
+        if self._accepted >= 0:
+            self._since = time.monotonic()
+            self._pending = self._pool.submit(self._advance, self._accepted)
+            self._accepted = -1
 
     def _advance(self, token: int) -> Next:
         if not self._matcher.consume_token(token):

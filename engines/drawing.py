@@ -142,8 +142,9 @@ def _sum(values: Floats) -> float:
 
 
 def only(logits: Floats, allowed: Ids) -> Floats:
-    """The logits of the allowed tokens, and no chance for any other."""
-    kept = np.full_like(logits, -np.inf)
+    """The logits of the allowed tokens; any other is worse than a forbidden one, yet a number: what else a
+    request asks for may leave none of these."""
+    kept = np.full_like(logits, 10 * NEVER)
     kept[allowed] = logits[allowed]
     return kept
 

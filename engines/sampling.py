@@ -35,6 +35,13 @@ class Sampler:
 
     def sample(self, batch: Batch, output: Output) -> list[Sample]:
         """One sample for each row of the batch; empty for those that draw nothing."""
+        samples = self._samples(batch, output)
+        for row in batch.rows:
+            if row.sequence is not None and row.sequence.constraint is not None:
+                row.sequence.constraint.begin()  # while the next step runs
+        return samples
+
+    def _samples(self, batch: Batch, output: Output) -> list[Sample]:
         if batch.score:
             return [self._score(batch.rows[0], output)]
         if batch.verifies:

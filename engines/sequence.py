@@ -144,8 +144,6 @@ def _invalid(submit: Submit, vocab_size: int) -> str:
         return (
             f"stop_token_ids, logit_bias, allowed_token_ids and bad_words take token ids below {vocab_size}."
         )
-    if submit.grammar is not None and submit.allowed_ids:
-        return "allowed_token_ids and a grammar could leave no token to draw; leave one of them out."
     if submit.max_tokens < 0 or (submit.max_tokens == 0 and submit.prompt_logprobs < 0):
         return "max_tokens must be at least 1."
     if not all(abs(number) <= LARGEST for number in numbers):  # a NaN is not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from falcon.asgi import App
@@ -12,10 +13,14 @@ from basert.http.media import Envelope, install_error_handlers
 from basert.http.metrics import Metrics
 from basert.http.models import Models
 from basert.http.openapi import Document
+from basert.resources.anthropic import CountTokens, Messages
+from basert.resources.archive import Archive
 from basert.resources.chat import ChatCompletions
 from basert.resources.completions import Completions
 from basert.resources.health import Exposition, Live, Ready
+from basert.resources.kept import Kept
 from basert.resources.listing import ModelCollection, ModelItem
+from basert.resources.responses import InputItems, InputTokens, ResponseById, ResponseCancel, Responses
 from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
 
@@ -39,24 +44,35 @@ class _App(App[Any, Any]):
         await super().__call__(scope, receive_later, send)
 
 
-def create_app(config: AppConfig, models: Models) -> App[Any, Any]:
-    """The app over a registry of models, which the caller starts and stops. Raises ConfigError."""
+def create_app(config: AppConfig, models: Models, responses: Path | None = None) -> App[Any, Any]:
+    """The app over a registry of models, which the caller starts and stops. Raises ConfigError.
+
+    responses: where all workers of a server keep them; without it none are kept.
+    """
     service = Service(models, config, Metrics())
     keys = Keys(config)
     models.on_reload.append(keys.reload)
     app = _App(middleware=[Envelope(config), service.metrics, keys])
     app.req_options.strip_url_path_trailing_slash = True
     install_error_handlers(app)
-    table = routes(service)
+    kept = Kept(responses, config.responses_ttl, config.responses_max_bytes)
+    table = routes(service, Archive(kept))
     for path, resource in (table | {"/openapi.json": Document(table)}).items():
         app.add_route(path, resource)
     return app
 
 
-def routes(service: Service) -> dict[str, Any]:
+def routes(service: Service, archive: Archive) -> dict[str, Any]:
     return {
         "/v1/chat/completions": ChatCompletions(service),
         "/v1/completions": Completions(service),
+        "/v1/responses": Responses(service, archive),
+        "/v1/responses/input_tokens": InputTokens(service, archive),
+        "/v1/responses/{response}": ResponseById(archive),
+        "/v1/responses/{response}/cancel": ResponseCancel(archive),
+        "/v1/responses/{response}/input_items": InputItems(archive),
+        "/v1/messages": Messages(service),
+        "/v1/messages/count_tokens": CountTokens(service),
         "/v1/models": ModelCollection(service),
         "/v1/models/{model:path}": ModelItem(service),
         "/v1/tokenize": Tokenize(service),

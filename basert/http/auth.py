@@ -1,4 +1,4 @@
-"""API keys: bearer tokens, compared in constant time over hashes. Knows no model and no request body.
+"""API keys, compared in constant time over hashes. Knows no model and no request body.
 
 Without any key the server is open. With keys, everything needs one but what load balancers and monitors ask
 for (health and, unless --protect-metrics, metrics) and the API's description.
@@ -38,22 +38,33 @@ class Keys:
             _log.error("the API keys stay as they were: %s", error.message)
 
     async def process_request(self, req: Request, _resp: Response) -> None:
+        req.context.owner = ""  # whose a kept response is; everybody's, on an open server
         if self._hashes and req.path not in self._open and req.method != "OPTIONS":
-            self._check(req.get_header("Authorization"))
+            req.context.owner = self._check(_sent(req)).hex()
 
-    def _check(self, header: str | None) -> None:
-        scheme, _, key = (header or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+    def _check(self, key: str) -> bytes:
+        """The hash of a key that is known."""
+        if not key:
             raise Unauthorized(
-                "You didn't provide an API key. Send it as the header Authorization: Bearer KEY."
+                "You didn't provide an API key. Send it as the header Authorization: Bearer KEY, "
+                "or as x-api-key."
             )
-        if not self._known(key.strip()):
-            raise Unauthorized("Incorrect API key provided.")
-
-    def _known(self, key: str) -> bool:
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        if not self._known(digest):
+            raise Unauthorized("Incorrect API key provided.")
+        return digest
+
+    def _known(self, digest: bytes) -> bool:
         matches = [hmac.compare_digest(digest, one) for one in self._hashes]  # all of them, whichever fits
         return any(matches)
+
+
+def _sent(req: Request) -> str:
+    """The key as OpenAI's clients send it, or as Anthropic's do."""
+    scheme, _, key = (req.get_header("Authorization") or "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    return (req.get_header("x-api-key") or "").strip()
 
 
 def _hashed(keys: tuple[str, ...]) -> list[bytes]:

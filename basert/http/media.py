@@ -19,6 +19,7 @@ from falcon.asgi import Request, Response
 from basert.config import AppConfig
 from basert.errors import BasertError, InvalidRequest, MethodNotAllowed, NotFound, RequestTimeout
 from basert.http.limits import discard_body
+from basert.schema import anthropic_answers
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -64,6 +65,8 @@ class Envelope:
         if resp.status_code >= 400 and resp.status_code != RequestTimeout.status and not _unasked(req):
             await discard_body(req, self._patience)
         resp.set_header("x-request-id", req.context.id)
+        if req.path.startswith(anthropic_answers.PATH):
+            resp.set_header("request-id", req.context.id)  # where Anthropic's clients look
         taken = time.perf_counter() - req.context.started
         resp.set_header("openai-processing-ms", str(round(taken * 1000)))
 
@@ -74,16 +77,16 @@ def _unasked(req: Request) -> bool:
 
 
 def install_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
-    """Every failure, our own or Falcon's, is answered in the one error form."""
+    """Every failure, our own or Falcon's, is answered in the form that the path's clients know."""
     app.add_error_handler(Exception, _on_error)
     app.add_error_handler(falcon.HTTPError, _on_falcon_error)
 
 
 async def _on_error(
-    _req: Request, resp: Response | None, error: Exception, _params: object, **_: object
+    req: Request, resp: Response | None, error: Exception, _params: object, **_: object
 ) -> None:
     assert resp is not None  # None only for WebSockets, which have no route here
-    _send_error(resp, as_basert_error(error))
+    _send_error(req, resp, as_basert_error(error))
 
 
 async def _on_falcon_error(
@@ -99,10 +102,10 @@ async def _on_falcon_error(
         told = MethodNotAllowed(f"Not allowed: {where}. Please check the method.", code="method_not_allowed")
     else:
         told = InvalidRequest(error.description or error.title or "The request is wrong.")
-    _send_error(resp, told)
+    _send_error(req, resp, told)
 
 
-def _send_error(resp: Response, error: BasertError) -> None:
+def _send_error(req: Request, resp: Response, error: BasertError) -> None:
     resp.status = error.status
     if error.status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
@@ -110,4 +113,4 @@ def _send_error(resp: Response, error: BasertError) -> None:
         resp.set_header("Retry-After", str(max(1, math.ceil(error.retry_after or 0))))
     if error.should_retry is not None:
         resp.set_header("x-should-retry", str(error.should_retry).lower())
-    send_json(resp, error.wire())
+    send_json(resp, anthropic_answers.form_of(req.path, error, req.context.id))

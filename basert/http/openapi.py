@@ -24,19 +24,21 @@ class Operation:
     summary: str
     request: type[msgspec.Struct] | None
     answer: type[msgspec.Struct] | None  # None: plain text
-    chunk: type[msgspec.Struct] | None = None  # what a stream's events hold, if it can stream
+    chunk: Any = None  # the type of what a stream's events hold, if it can stream
+    error: type[msgspec.Struct] = ErrorBody
 
 
 def operation(
     summary: str,
     request: type[msgspec.Struct] | None,
     answer: type[msgspec.Struct] | None,
-    chunk: type[msgspec.Struct] | None = None,
+    chunk: Any = None,
+    error: type[msgspec.Struct] = ErrorBody,
 ) -> Callable[[Responder], Responder]:
     """Write an Operation on a resource's responder."""
 
     def described(responder: Responder) -> Responder:
-        responder.operation = Operation(summary, request, answer, chunk)  # type: ignore[attr-defined]
+        responder.operation = Operation(summary, request, answer, chunk, error)  # type: ignore[attr-defined]
         return responder
 
     return described
@@ -44,7 +46,7 @@ def operation(
 
 def operations(resource: Any) -> dict[str, Operation]:
     """A resource's operations by HTTP method."""
-    responders = {method: getattr(resource, f"on_{method}", None) for method in ("get", "post")}
+    responders = {method: getattr(resource, f"on_{method}", None) for method in ("get", "post", "delete")}
     return {method: one.operation for method, one in responders.items() if one is not None}
 
 
@@ -64,8 +66,8 @@ class Document:
 def describe(routes: Mapping[str, Any]) -> dict[str, Any]:
     """OpenAPI 3.1 of a route table."""
     listed = [one for resource in routes.values() for one in operations(resource).values()]
-    kinds = [kind for one in listed for kind in (one.request, one.answer, one.chunk) if kind is not None]
-    types: list[Any] = [*dict.fromkeys(kinds), ErrorBody]
+    kinds = [kind for one in listed for kind in (one.request, one.answer, one.chunk, one.error)]
+    types: list[Any] = [kind for kind in dict.fromkeys(kinds) if kind is not None]
     references, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = dict(zip(types, references, strict=True))
     return {
@@ -89,7 +91,7 @@ def _operation(one: Operation, path: str, schemas: Mapping[Any, Any]) -> dict[st
         "summary": one.summary,
         "responses": {
             "200": {"description": "The answer.", "content": _answer(one, schemas)},
-            "default": {"description": "An error.", "content": _json(schemas[ErrorBody])},
+            "default": {"description": "An error.", "content": _json(schemas[one.error])},
         },
     }
     if one.request is not None:

@@ -30,7 +30,7 @@ from basert.http import protocol
 from basert.http.access import AccessLog
 from basert.http.app import create_app
 from basert.http.models import Models
-from basert.supervisor.folder import CONFIG, CONTROL
+from basert.supervisor.folder import CONFIG, CONTROL, RESPONSES
 
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
@@ -58,7 +58,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         """In each worker."""
         logs.setup("http", self._settings.log_format, self._settings.log_level)
         models = Models(self._folder / CONTROL, on_orphaned=_end_worker)
-        app: falcon.asgi.App[Any, Any] = create_app(self._settings, models)
+        app: falcon.asgi.App[Any, Any] = create_app(self._settings, models, self._folder / RESPONSES)
         app.add_middleware(Lifespan(models, self._settings.drain_timeout, lambda: self._worker))
         return AccessLog(app) if self._settings.access_log else app
 

@@ -14,19 +14,17 @@ from msgspec import UNSET
 from basert import schema
 from basert.http.models import Model
 from basert.http.openapi import operation
-from basert.messages import TokenLogprob
 from basert.resources.chat_extras import WithExtras
 from basert.resources.conversation import conversation
 from basert.resources.generating import Run
 from basert.resources.planning import beside, plan
 from basert.resources.responding import Answer, ChunkWriter, Counting, respond
-from basert.resources.scores import Namer, escaped, namer
+from basert.resources.scores import chat_score, escaped, namer
 from basert.resources.service import Service
 from basert.schema import chat
 from basert.schema.chat import ChatRequest, Delta
 from basert.schema.generation import Usage
 from basert.schema.tools import call_id, tool_call
-from basert.text import TextModel
 from basert.text.parts import CallArguments, CallStart, Part, Text, Thought
 from basert.text.streaming import Piece, Scored
 
@@ -143,7 +141,7 @@ class ChatWriter(ChunkWriter):
         if not self._logprobs:
             return None
         return chat.ChoiceLogprobs(
-            [_score(self._text, self._name, one.logprob) for one in scored if not one.is_stop]
+            [chat_score(self._text, self._name, one.logprob) for one in scored if not one.is_stop]
         )
 
 
@@ -158,11 +156,3 @@ def _delta(part: Part) -> Delta:
             return Delta(tool_calls=[chat.CallDelta(index, function, call_id(), "function")])
         case CallArguments(index, text):
             return Delta(tool_calls=[chat.CallDelta(index, chat.FunctionDelta(text))])
-
-
-def _score(text: TextModel, name: Namer, scored: TokenLogprob) -> chat.TokenLogprob:
-    def told(token: int, logprob: float) -> tuple[str, float, list[int]]:
-        return name(token), schema.finite(logprob), list(text.token_bytes(token))
-
-    top = [chat.TopLogprob(*told(token, logprob)) for token, logprob in scored.top]
-    return chat.TokenLogprob(*told(scored.id, scored.logprob), top)

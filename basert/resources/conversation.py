@@ -18,6 +18,7 @@ from basert.reasoning import formats as thoughts
 from basert.reasoning.format import ThinkFormat
 from basert.resources.planning import context_of, kept
 from basert.schema.chat import ChatRequest, Message
+from basert.schema.json_schemas import known_formats
 from basert.schema.tools import Tool, ToolUse, template_tools
 from basert.text import TextModel
 from basert.text.continuing import left_open
@@ -72,7 +73,7 @@ def conversation(request: ChatRequest, model: Model, config: AppConfig) -> Conve
     )
     prompt = kept(prompt, request, model, request.wanted_tokens)
     calls = style.calls or formats.GENERIC
-    speaking = _Speaking(calls, style.thoughts, _functions(use.tools), tail, model.text)
+    speaking = _Speaking(calls, style.thoughts, _functions(use), tail, model.text)
     return Conversation(prompt, speaking.reader, speaking.markers, speaking.grammar(request, use))
 
 
@@ -109,11 +110,17 @@ def conversation_prompt(
     return model.text.encode(text, add_special=False), text[-TAIL:]
 
 
-def _functions(tools: Sequence[Tool]) -> list[tool_format.Tool]:
-    return [tool_format.Tool(tool.function.name, tool.function.parameters or _ANYTHING) for tool in tools]
-
-
-_ANYTHING = {"type": "object"}
+def _functions(use: ToolUse) -> list[tool_format.Tool]:
+    """As grammars have them. Where a call is up to the model, tools in use have keywords of all kinds."""
+    functions = [tool.function for tool in use.tools]
+    return [
+        tool_format.Tool(
+            one.name,
+            known_formats(one.parameters or {"type": "object"}),
+            lenient=use.mode == "auto" and not one.strict,
+        )
+        for one in functions
+    ]
 
 
 class _Speaking(NamedTuple):
@@ -164,5 +171,5 @@ class _Speaking(NamedTuple):
         return Grammar(text, "tools")
 
     def _marker(self, text: str) -> str:
-        token = self.text.special_id(text)
+        token = self.text.marker_id(text)
         return quote(text) if token is None else f"<[{token}]>"

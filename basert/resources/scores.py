@@ -7,6 +7,7 @@ from functools import partial
 
 from basert import schema
 from basert.messages import TokenLogprob
+from basert.schema import chat
 from basert.schema.extras import PromptLogprob, PromptLogprobs
 from basert.text import TextModel
 
@@ -30,6 +31,16 @@ def escaped(text: TextModel, token: int) -> str:
 def namer(name: Callable[[TextModel, int], str], text: TextModel, *, as_ids: bool | None) -> Namer:
     """What tokens are called: by `name`, or (as_ids) as vLLM's `return_tokens_as_token_ids` has it."""
     return "token_id:{}".format if as_ids else partial(name, text)
+
+
+def chat_score(text: TextModel, name: Namer, scored: TokenLogprob) -> chat.TokenLogprob:
+    """As chat tells it, and the Responses API."""
+
+    def told(token: int, logprob: float) -> tuple[str, float, list[int]]:
+        return name(token), schema.finite(logprob), list(text.token_bytes(token))
+
+    top = [chat.TopLogprob(*told(token, logprob)) for token, logprob in scored.top]
+    return chat.TokenLogprob(*told(scored.id, scored.logprob), top)
 
 
 def prompt_logprobs(text: TextModel, scored: Sequence[TokenLogprob], top: int) -> PromptLogprobs:

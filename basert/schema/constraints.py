@@ -16,14 +16,13 @@ from msgspec import Meta
 
 from basert.errors import InvalidRequest
 from basert.messages import Grammar
+from basert.schema.json_schemas import known_formats, strict_times
 
 # One space, or a line break with indentation, where JSON may have any: no model can go on with it for ever.
 WHITESPACE = r" |\n {0,16}"
 MOST_BYTES = 1 << 18
 MOST_CHOICES = 2048
 
-_TIMES = {"time": r"^\d\d:\d\d:[0-5]\d[^z]*$", "date-time": r"^[^tz]*T\d\d:\d\d:[0-5]\d[^tz]*$"}
-_DATA = ("const", "enum", "default", "examples")  # what they hold is no schema
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")  # which may not stand in a Lark text as they are
 
 Field = Annotated[Any, Meta(description="What the answer has to look like; at most one such field.")]
@@ -63,23 +62,8 @@ class ConstraintFields(msgspec.Struct, kw_only=True):
 
 def json_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON schema (2020-12) as one of llguidance's grammars."""
-    return {"json_schema": bounded(schema)}
-
-
-def bounded(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema with bounded whitespace, and times as every validator takes them."""
-    return {**_strict_times(schema), "x-guidance": {"whitespace_pattern": WHITESPACE}}
-
-
-def _strict_times(schema: Any) -> Any:
-    """llguidance lets a time end in a small z and any minute have a leap second; many validators do not."""
-    if isinstance(schema, list):
-        return [_strict_times(one) for one in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    kept = {key: one if key in _DATA else _strict_times(one) for key, one in schema.items()}
-    strict = _TIMES.get(schema["format"]) if isinstance(schema.get("format"), str) else None
-    return kept | {"allOf": [*schema.get("allOf", []), {"pattern": strict}]} if strict else kept
+    mended = strict_times(known_formats(schema))
+    return {"json_schema": {**mended, "x-guidance": {"whitespace_pattern": WHITESPACE}}}
 
 
 def grammar_text(*grammars: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -39,6 +41,26 @@ def parse(raw: bytes, kind: type[T], *, max_depth: int) -> T:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
 
 
+def convert(value: Any, kind: Any, where: str) -> Any:
+    """Check a part of a decoded body; `where` it stands there. Raises InvalidRequest."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _translated(str(error), where) from None
+
+
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Complaints made in here about one API's fields are told with another API's names."""
+    try:
+        yield
+    except InvalidRequest as error:
+        for ours, theirs in names.items():
+            error.message = re.sub(rf"'{re.escape(ours)}\b", f"'{theirs}", error.message)
+            error.param = error.param and re.sub(rf"^{re.escape(ours)}\b", theirs, error.param)
+        raise
+
+
 def too_deep(raw: bytes, limit: int) -> bool:
     """Whether brackets nest deeper than `limit`. Bodies with few brackets, nearly all, cost two counts."""
     if raw.count(b"[") + raw.count(b"{") <= limit:
@@ -50,10 +72,11 @@ def too_deep(raw: bytes, limit: int) -> bool:
     return bool(brackets)
 
 
-def _translated(message: str) -> InvalidRequest:
+def _translated(message: str, where: str = "") -> InvalidRequest:
     match = _AT.fullmatch(message)
     assert match is not None
-    what, path = match["what"], (match["path"] or "").replace("[...]", "").removeprefix(".")
+    path = (where + (match["path"] or "")).replace("[...]", "").removeprefix(".")
+    what = match["what"]
     if missing := _MISSING.fullmatch(what):
         path = f"{path}.{missing[1]}" if path else missing[1]
         return InvalidRequest(f"Missing required parameter: '{path}'.", param=path)

@@ -35,6 +35,7 @@ class Source:
         self.thinking = False  # what comes next is a thought
         self.kept = False  # what was read may be read again: see `keep`
         self.calls = 0  # that were begun
+        self.starved = False  # more was wanted than came
 
     def feed(self, text: str) -> None:
         """Positions change with this, unless the text read is kept."""
@@ -62,7 +63,9 @@ class Source:
         unread = len(self.text) - self.at
         while len(self.text) - self.at == unread and not self.ended:
             yield None
-        return len(self.text) - self.at > unread
+        came = len(self.text) - self.at > unread
+        self.starved |= not came
+        return came
 
     def peek(self, length: int = 1) -> Reading[str]:
         """The next characters, fewer only at the end."""
@@ -120,7 +123,20 @@ class Source:
     def until(self, ends: Sequence[str], say: Say) -> Reading[str]:
         """Say all that comes before the first of these texts, which is read and answered; "" at the end."""
         while True:
-            at, end = self.first(ends)
+            at, end = self.first(ends, ended=self.ended)
+            if at > self.at:
+                said, self.at = self.text[self.at : at], at
+                yield say(said)
+            if end or self.ended:
+                self.at += len(end)
+                return end
+            yield from self.more()
+
+    def inside(self, ends: Sequence[str], say: Say) -> Reading[str]:
+        """As `until`, of what has to have an end. Raises Malformed if it has none; what may have begun one is
+        not said then."""
+        while True:
+            at, end = self.first(ends, ended=False)
             if at > self.at:
                 said, self.at = self.text[self.at : at], at
                 yield say(said)
@@ -128,25 +144,26 @@ class Source:
                 self.at += len(end)
                 return end
             if not (yield from self.more()):
-                return ""
+                raise Malformed
 
     def whole_until(self, ends: Sequence[str]) -> Reading[str]:
         """All that comes before the first of these texts, which is read too. Raises Malformed at the end."""
         while True:
-            at, end = self.first(ends)
+            at, end = self.first(ends, ended=False)
             if end:
                 read, self.at = self.text[self.at : at], at + len(end)
                 return read
             if not (yield from self.more()):
                 raise Malformed
 
-    def first(self, ends: Sequence[str]) -> tuple[int, str]:
-        """Where the first of these texts is, and which; else as far as none of them may begin, and ""."""
+    def first(self, ends: Sequence[str], *, ended: bool) -> tuple[int, str]:
+        """Where the first of these texts is, and which; else as far as none of them may begin, and "".
+        ended: none begins at the end."""
         found = [(at, -len(end), end) for end in ends if (at := self.text.find(end, self.at)) >= 0]
         if found:
             at, _, end = min(found)
             return at, end
-        if self.ended:
+        if ended:
             return len(self.text), ""
         unread = self.text[self.at :]
         return self.at + min((tail(unread, end) for end in ends), default=len(unread)), ""

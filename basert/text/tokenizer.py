@@ -74,6 +74,13 @@ class TextModel:
         kept = {token for marker in keep if (token := self.special_id(marker)) is not None}
         return Decoder(self._vocabulary, skip_special=skip_special, continues=continues, keep=kept)
 
+    def marker_id(self, marker: str) -> int | None:
+        """The token that is written so, if grammars take it for a marker and not for text: a special one, or
+        (as llguidance has it) an added one in angle brackets."""
+        added = self._vocabulary.added.get(marker)
+        bracketed = marker.startswith("<") and marker.endswith(">")
+        return added if added is not None and bracketed else self.special_id(marker)
+
     def special_id(self, marker: str) -> int | None:
         """The special token that is written so; None if these characters are no token or an ordinary one."""
         token = self._tokenizer.token_to_id(marker)

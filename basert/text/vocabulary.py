@@ -39,6 +39,7 @@ class Vocabulary:
         for step in _steps(tokenizer):
             self._read(step)
         added = tokenizer.get_added_tokens_decoder()
+        self.added = {token.content: number for number, token in added.items()}
         self._special = frozenset(number for number, token in added.items() if token.special)
         self._bytes: dict[int, bytes] = {}
 

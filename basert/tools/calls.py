@@ -1,11 +1,11 @@
 """Where calls are in an answer: after a trigger in free text, or from its first character on.
 
-What turns out to be no call is text; nothing is lost but whitespace around calls. Knows no format.
+What turns out to be no call is text; nothing is lost but whitespace around calls, and a call that was cut off
+before it had told its name. Knows no format.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 from basert.text.parts import Text
@@ -24,6 +24,8 @@ def calls_in_text(
         source.at += 0 if trigger in belonging else len(trigger)
         if (yield from _begins_call(source, group)):
             yield from source.skip()
+        elif source.starved:
+            source.at = len(source.text)
         else:
             source.at = after
             yield Text(source.text[before:after])
@@ -44,8 +46,11 @@ def calls_or_text(source: Source, group: Script) -> Reading[None]:
 
 def _begins_call(source: Source, group: Script) -> Reading[bool]:
     begun = source.calls
-    with contextlib.suppress(Malformed):
+    try:
         yield from group(source)
+    except Malformed:
+        if source.ended and source.calls > begun:
+            source.at = len(source.text)  # half a marker of a call that was cut off is no text
     return source.calls > begun
 
 
@@ -53,7 +58,7 @@ def _prose(source: Source, triggers: Sequence[str]) -> Reading[str]:
     """Say what comes before the first trigger, but for whitespace directly before it. Answers the trigger,
     which is not read yet, or "" at the end."""
     while True:
-        at, trigger = source.first(triggers)
+        at, trigger = source.first(triggers, ended=source.ended)
         said = source.text[source.at : at]
         if trigger or not source.ended:
             said = said.rstrip(SPACE)

@@ -13,6 +13,7 @@ class Tool(NamedTuple):
 
     name: str
     parameters: dict[str, Any]  # JSON schema of its arguments, an object
+    lenient: bool = False  # keywords that grammars do not know are not held to, instead of refused
 
 
 # A marker's text as an atom of a llguidance Lark grammar: a JSON string, or <[id]> where it is one special

@@ -16,12 +16,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basert.text.parts import Reader
-from basert.text.source import Malformed, Reading, ScriptReader, Source
+from basert.text.source import Reading, ScriptReader, Source
 from basert.tools.calls import calls_in_text
 from basert.tools.format import Marker, Tool
 from basert.tools.lark import Inexpressible, members, quote, value
 from basert.tools.literals import NAME, literal_as_json, quoted
-from basert.tools.schemas import ALL_TYPES, arguments_schema, inexpressible, properties, types
+from basert.tools.schemas import (
+    ALL_TYPES,
+    arguments_schema,
+    definitions,
+    inexpressible,
+    properties,
+    types,
+)
 
 FUNCTION, FUNCTION_END = "<function=", "</function>"
 PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
@@ -99,7 +106,7 @@ def _types(schema: Mapping[str, Any], key: str) -> frozenset[str]:
     declared = schema.get("properties", {}).get(key)
     if not isinstance(declared, dict):
         return ALL_TYPES
-    return types({**{name: schema[name] for name in ("$defs", "definitions") if name in schema}, **declared})
+    return types({**definitions(schema), **declared})
 
 
 def _value(source: Source, kinds: frozenset[str]) -> Reading[None]:
@@ -109,8 +116,7 @@ def _value(source: Source, kinds: frozenset[str]) -> Reading[None]:
         yield source.arguments(_as_json((yield from source.whole_until(ends)), kinds))
         return
     yield source.arguments('"')
-    if not (yield from source.until(ends, lambda text: source.arguments(quoted(text)))):
-        raise Malformed
+    yield from source.inside(ends, lambda text: source.arguments(quoted(text)))
     yield source.arguments('"')
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from basert.tools.format import Tool
 from basert.tools.lark import Inexpressible, members, quote, value
-from basert.tools.schemas import inexpressible, lark_json, properties, types, variants
+from basert.tools.schemas import definitions, inexpressible, lark_json, properties, types, variants
 
 _DEEPEST = 8  # schemas in schemas, of which some contain themselves
 
@@ -54,13 +54,13 @@ class GemmaRules:
         if kind != "string":
             return lark_json({**schema, "type": kind})
         try:
-            self.lines.append(value(rule, {**schema, "type": kind}, self._escape))
+            self.lines.append(value(rule, _only_strings(schema), self._escape))
         except Inexpressible:
             raise inexpressible(self._tool, "has a pattern for a string, which cannot be held to") from None
         return f"{self._escape} {rule}"
 
     def _list(self, rule: str, schema: Mapping[str, Any]) -> str:
-        shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+        shared = definitions(schema)
         items = schema.get("items")
         item = self._value(f"{rule}_item", {**shared, **(items if isinstance(items, dict) else {})})
         least, most = schema.get("minItems", 0), schema.get("maxItems")
@@ -70,3 +70,8 @@ class GemmaRules:
         last = "" if most is None else most - 1
         listed = f'{rule} ("," {rule}){{{max(least - 1, 0)},{last}}}'
         return f'"[" {listed} "]"' if least else f'"[" ({listed})? "]"'
+
+
+def _only_strings(schema: Mapping[str, Any]) -> dict[str, Any]:
+    allowed = {"enum": [one for one in schema["enum"] if isinstance(one, str)]} if "enum" in schema else {}
+    return {**schema, **allowed, "type": "string"}

@@ -12,7 +12,7 @@ from basert.tools.lark import TEXT, is_token, quote, regex, until
 
 MOST_CALLS = 16  # groups of calls in an answer: small models make the same one over and over
 
-# Free text where a thought or a call is told by how the answer begins.
+# Free text where a thought, or a call, is told by how the answer begins.
 _UNTHOUGHT = "UNTHOUGHT: /(.|\\n)*/ & ~/[ \\n]*{begin}(.|\\n)*/"
 _PLAIN = "plain"  # the name of the grammar of an answer without calls
 _UNCALLED = "UNCALLED: /([ \\n]*[^ \\n{first}](.|\\n)*)?/"
@@ -37,35 +37,25 @@ def grammar(
     InvalidRequest for a schema that the format cannot be held to.
     """
     if isinstance(form, Channelled):
-        return _text([f"start: {form.answer(tools, marker, required=required)}"])
-    lines = _thought(think, marker, opened=opened) if think else []
-    free = TEXT
-    if think and not (opened or required or plain) and not is_token(marker(think.begin)):
-        free = _UNTHOUGHT.format(begin=regex(think.begin))
-        lines.append(free)
+        return _joined([f"start: {form.answer(tools, marker, required=required)}"])
     body, *rules = form.body(tools, marker, parallel=parallel).split("\n")
-    lines += [f"start: {_first(think, opened=opened)}answer", f"body: {body}", TEXT, *rules]
-    text = free.partition(":")[0]
+    lines = [*_start(think, marker, opened=opened), f"body: {body}", *rules, TEXT]
     if required:
-        lines += _required(form, marker, parallel=parallel)
-    elif plain:
-        answer, *more = _required(form, marker, parallel=parallel)
-        return _with_plain([*lines, f"{answer} | @{_PLAIN}", *more], plain)
-    elif form.whole:
-        lines += _whole(form, marker, text)
-    else:
-        lines += _auto(form, marker, text, parallel=parallel)
-    return _text(lines)
+        return _joined(lines + _required(form, marker, parallel=parallel))
+    if plain:
+        answer, *groups = _required(form, marker, parallel=parallel)
+        return _with_plain([*lines, f"{answer} | @{_PLAIN}", *groups], plain)
+    text = "TEXT"
+    if think and not opened and not is_token(marker(think.begin)):
+        text = "UNTHOUGHT"
+        lines.append(_UNTHOUGHT.format(begin=regex(think.begin)))
+    answers = _whole(form, marker, text) if form.whole else _auto(form, marker, text, parallel=parallel)
+    return _joined(lines + answers)
 
 
 def after_thought(plain: str, think: ThinkFormat, marker: Marker, *, opened: bool) -> str:
     """A grammar (as requests have them) for what comes after the thought."""
-    lines = [f"start: {_first(think, opened=opened)}@{_PLAIN}", TEXT]
-    return _with_plain([*lines, *_thought(think, marker, opened=opened)], plain)
-
-
-def _first(think: ThinkFormat | None, *, opened: bool) -> str:
-    return "" if think is None else "thought " if opened else "thought? "
+    return _with_plain([*_start(think, marker, opened=opened), TEXT, f"answer: @{_PLAIN}"], plain)
 
 
 def _with_plain(lines: Sequence[str], plain: str) -> str:
@@ -79,32 +69,40 @@ def _with_plain(lines: Sequence[str], plain: str) -> str:
         )
     else:
         asked = {"lark_grammar": plain}
-    grammars = [{"lark_grammar": _text(lines)}, {**asked, "name": _PLAIN}]
+    grammars = [{"lark_grammar": _joined(lines)}, {**asked, "name": _PLAIN}]
     return json.dumps({"grammars": grammars}, ensure_ascii=False)
 
 
-def _text(lines: Sequence[str]) -> str:
+def _joined(lines: Sequence[str]) -> str:
     return "\n".join(["%llguidance {}", *lines, ""])
 
 
-def _thought(think: ThinkFormat, marker: Marker, *, opened: bool) -> list[str]:
+def _start(think: ThinkFormat | None, marker: Marker, *, opened: bool) -> list[str]:
+    if think is None:
+        return ["start: answer"]
     begin = "" if opened else f"{marker(think.begin)} "
-    return [f"thought: {begin}thinking /\\n{{1,2}}/?", until("thinking", marker(think.end))]
+    return [
+        f"start: {'thought' if opened else 'thought?'} answer",
+        f"thought: {begin}thinking /\\n{{1,2}}/?",
+        until("thinking", marker(think.end)),
+    ]
 
 
 def _required(form: Format, marker: Marker, *, parallel: bool) -> list[str]:
+    group = f"group: {marker(form.trigger)} body"
     if not parallel or form.separator is None:
-        return ["answer: group", f"group: {marker(form.trigger)} body"]
-    separator = f"{quote(form.separator)} " if form.separator else ""
-    more = f"({separator}group){{0,{MOST_CALLS - 1}}}"
-    return [f"answer: group {more}", f"group: {marker(form.trigger)} body"]
+        return ["answer: group", group]
+    return [f"answer: group ({quote(form.separator)} group){{0,{MOST_CALLS - 1}}}", group]
 
 
 def _whole(form: Format, marker: Marker, text: str) -> list[str]:
-    """Text that does not begin as a call does, or a call."""
-    first = _UNCALLED.format(first=regex(form.trigger))
-    allowed = "UNCALLED" if text == "TEXT" else f"FREE\nFREE: UNCALLED & {text}"
-    return [f"answer: {marker(form.trigger)} body | {allowed}", first]
+    """A call, or text that does not begin as one does."""
+    free = f"FREE: UNCALLED & {text}"
+    return [
+        f"answer: {marker(form.trigger)} body | FREE",
+        free,
+        _UNCALLED.format(first=regex(form.trigger)),
+    ]
 
 
 def _auto(form: Format, marker: Marker, text: str, *, parallel: bool) -> list[str]:

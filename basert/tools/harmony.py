@@ -49,25 +49,26 @@ class Harmony:
         return f"({choices}) {marker(CALL)}"
 
     def answer(self, tools: Sequence[Tool], marker: Marker, *, required: bool) -> str:
-        """Thoughts and words to the user, as the model likes, then a call or, if not required, an answer."""
-        channel, message, start = marker(CHANNEL), marker(MESSAGE), marker(START)
-        rest = f"(analysis | commentary)* {'call' if required else '(call | final)'}"
+        """Thoughts as the model likes, then a call; if not required, words to the user and an answer, too."""
+        channel, message, again = marker(CHANNEL), marker(MESSAGE), f'{marker(START)} "assistant"'
         lines = [
-            f'analysis: {channel} "analysis" {message} said {start} "assistant"',
-            f'commentary: {channel} "commentary" {message} said {start} "assistant"',
+            f'analysis: {channel} "analysis" {message} said {again}',
             until("said", marker(END)),
             f"call: {channel} {self.body(tools, marker, parallel=False)}",
             TEXT,
         ]
-        if not required:
-            lines.append(f'final: {channel} "final" {message} TEXT')
-        return "\n".join([rest, *lines])
+        if required:
+            return "\n".join(["analysis* call", *lines])
+        commentary = f'commentary: {channel} "commentary" {message} said {again}'
+        final = f'final: {channel} "final" {message} TEXT'
+        return "\n".join(["(analysis | commentary)* (call | final)", *lines, commentary, final])
 
 
 def _read(source: Source) -> Reading[None]:
     """Messages, one after another; what stands between them is text."""
-    recipient_first = (yield from source.peek(len(_CALL_HEAD))) == _CALL_HEAD
-    marker = START if recipient_first else (yield from source.until(_ENDS, Text))
+    recipient = yield from source.take(_CALL_HEAD)  # before the channel, now and then
+    source.at -= len(recipient)
+    marker = START if recipient else (yield from source.until(_ENDS, Text))
     while marker:
         if marker in (START, CHANNEL):
             marker = yield from _message(source)
@@ -99,4 +100,6 @@ def _call(source: Source, name: str) -> Reading[str]:
     with contextlib.suppress(Malformed):
         yield from json_arguments(source)
         yield from source.skip()
+    if source.ended:
+        source.at = len(source.text)
     return (yield from source.until(_ENDS, Text))

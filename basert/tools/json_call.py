@@ -9,14 +9,16 @@ from typing import Any
 from basert.text.source import SPACE, Malformed, Reading, Source
 
 ARGUMENTS = ("arguments", "parameters")
+_OTHERS = ("id", "type")  # keys that a call may have besides
 _CLOSING = {"{": "}", "[": "]"}
 
 
 class JsonScanner:
-    """Finds where one JSON value ends. Raises Malformed at a bracket that closes another kind."""
+    """Finds where one JSON value ends, or goes wrong: brackets that do not match, or nothing at all."""
 
     def __init__(self) -> None:
         self.done = False
+        self.wrong = False
         self._open: list[str] = []  # what closes the brackets that are open
         self._in_string = False
         self._escaped = False
@@ -24,12 +26,12 @@ class JsonScanner:
 
     def scan(self, text: str, at: int) -> int:
         """How far the value goes in text[at:], which continues what was scanned before."""
-        while at < len(text) and not self.done:
+        while at < len(text) and not self.done and not self.wrong:
             at += self._step(text[at])
         return at
 
     def _step(self, char: str) -> int:
-        """Length of this character's part in the value: 0 when it ends a number before it."""
+        """Length of this character's part in the value: 0 when the value ends or goes wrong before it."""
         if self._in_string:
             self._step_string(char)
         elif char == '"' and not self._scalar:
@@ -37,12 +39,9 @@ class JsonScanner:
         elif char in _CLOSING and not self._scalar:
             self._open.append(_CLOSING[char])
         elif self._open:
-            if char in "}]":
-                self._close(char)
+            return self._close(char) if char in "}]" else 1
         elif char in SPACE or char in ',:}]{["':
-            if not self._scalar:
-                raise Malformed
-            self.done = True
+            self.done, self.wrong = self._scalar, not self._scalar
             return 0
         else:
             self._scalar = True
@@ -57,14 +56,15 @@ class JsonScanner:
             self._in_string = False
             self.done = not self._open
 
-    def _close(self, char: str) -> None:
-        if self._open.pop() != char:
-            raise Malformed
-        self.done = not self._open
+    def _close(self, char: str) -> int:
+        self.wrong = self._open.pop() != char
+        self.done = not self._open and not self.wrong
+        return 0 if self.wrong else 1
 
 
 def json_call(source: Source, known: Collection[str] | None = None) -> Reading[None]:
-    """One call; its keys may come in any order, others are skipped. known: the names that make it one."""
+    """One call; its keys may come in any order, others are skipped. known: the names that make it one, and
+    without other keys than calls have, so that another object is soon told from a call."""
     yield from source.expect("{")
     named, said, held = False, False, ""
     while True:
@@ -80,8 +80,10 @@ def json_call(source: Source, known: Collection[str] | None = None) -> Reading[N
         elif key in ARGUMENTS and not said:
             said = True
             held = yield from json_arguments(source, held=not named)
-        else:
+        elif known is None or key in _OTHERS:
             yield from _whole(source)
+        else:
+            raise Malformed
         yield from source.skip()
         if (yield from source.expect(",", "}")) == "}":
             break
@@ -147,7 +149,7 @@ def _streamed(source: Source) -> Reading[None]:
             yield source.arguments(said)
         if scanner.done:
             return
-        if not (yield from source.more()):
+        if scanner.wrong or not (yield from source.more()):
             raise Malformed
 
 
@@ -159,7 +161,7 @@ def _whole(source: Source) -> Reading[str]:
         if scanner.done:
             source.at += length
             return source.text[source.at - length : source.at]
-        if not (yield from source.more()):
+        if scanner.wrong or not (yield from source.more()):
             raise Malformed
 
 

@@ -70,7 +70,7 @@ def value(rule: str, schema: Mapping[str, Any], end: str) -> str:
 def _string(rule: str, schema: Mapping[str, Any], end: str) -> str:
     allowed = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if allowed is not None:
-        texts = (one if isinstance(one, str) else json.dumps(one) for one in allowed)
+        texts = [one if isinstance(one, str) else json.dumps(one) for one in allowed]
         return f"{rule}: ({' | '.join(map(quote, texts))}) {end}"
     if any(key in schema for key in _UNHELD):
         raise Inexpressible

@@ -95,6 +95,8 @@ class Literals:
         if (yield from self._source.expect(",", close)) == close:
             return True
         yield from self._source.skip()
+        if not (yield from self._source.peek()):
+            raise Malformed
         return bool((yield from self._source.take(close)))
 
     def _item(self, _: str) -> Reading[None]:
@@ -114,8 +116,7 @@ class Literals:
         yield from self._member(sign)
 
     def _string(self, quote: str) -> Reading[None]:
-        if not (yield from self._source.until((quote,), self._quoted)):
-            raise Malformed
+        yield from self._source.inside((quote,), self._quoted)
 
     def _quoted(self, text: str) -> CallArguments:
         return self._source.arguments(quoted(text))
@@ -134,24 +135,25 @@ class PythonLiterals(Literals):
 
     def _entry(self, sign: str) -> Reading[None]:
         source = self._source
+        quote = yield from source.expect(*self.quotes)
         yield source.arguments('"')
-        yield from self._string((yield from source.expect(*self.quotes)))
+        yield from self._string(quote)
         yield source.arguments('":')
         yield from source.skip()
         yield from source.expect(sign)
         yield from self.value()
 
     def _string(self, quote: str) -> Reading[None]:
-        while (end := (yield from self._source.until((quote, "\\"), self._quoted))) != quote:
-            if not end:
-                raise Malformed
+        while (yield from self._source.inside((quote, "\\"), self._quoted)) != quote:
             yield self._source.arguments((yield from self._escape()))
 
     def _escape(self) -> Reading[str]:
         """What follows a backslash, as JSON has it."""
         source = self._source
         kind = yield from source.peek()
-        source.at += len(kind)
+        if not kind:
+            raise Malformed
+        source.at += 1
         if kind in _HEX:
             digits = yield from source.peek(_HEX[kind])
             if not re.fullmatch(rf"[0-9a-fA-F]{{{_HEX[kind]}}}", digits):

@@ -10,9 +10,9 @@ from basert.errors import InvalidRequest
 from basert.tools.format import Tool
 
 ALL_TYPES = frozenset(["string", "integer", "number", "boolean", "null", "array", "object"])
-# One space at most where JSON may have any: small models would go on with whitespace for ever. Lenient:
-# keywords that the grammar does not know are not held to, since tools in use have keywords of all kinds.
-_GUIDANCE = {"whitespace_pattern": " ?", "lenient": True}
+# One space at most where JSON may have any: small models would go on with whitespace for ever.
+_GUIDANCE = {"whitespace_pattern": " ?"}
+_DEEPEST = 8  # references and choices in each other
 _COMBINING = ("$ref", "anyOf", "oneOf", "allOf", "not", "if", "patternProperties", "dependentSchemas")
 _PYTHON_TYPES = {
     str: "string",
@@ -32,7 +32,7 @@ class Property(NamedTuple):
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
     """The schema of a tool's arguments. They are an object, and undeclared ones are not wanted."""
-    schema = dict(tool.parameters)
+    schema = {**tool.parameters, "x-guidance": {**_GUIDANCE, "lenient": tool.lenient}}
     if not any(key in schema for key in _COMBINING):
         schema.setdefault("type", "object")
         schema.setdefault("properties", {})
@@ -42,7 +42,7 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
 
 def lark_json(schema: Mapping[str, Any]) -> str:
     """An atom of a Lark grammar: a JSON value held to this schema."""
-    return "%json " + json.dumps({**schema, "x-guidance": _GUIDANCE}, ensure_ascii=False)
+    return "%json " + json.dumps({"x-guidance": _GUIDANCE, **schema}, ensure_ascii=False)
 
 
 def properties(tool: Tool) -> list[Property]:
@@ -54,7 +54,7 @@ def properties(tool: Tool) -> list[Property]:
         raise inexpressible(tool, "has to be a plain object with `properties`")
     if missing := [name for name in required if name not in declared]:
         raise inexpressible(tool, f"requires {missing[0]!r} without declaring it in `properties`")
-    shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    shared = definitions(schema)
     return [
         Property(name, {**shared, **(one if isinstance(one, dict) else {})}, name in required)
         for name, one in declared.items()
@@ -67,26 +67,33 @@ def inexpressible(tool: Tool, why: str) -> InvalidRequest:
     )
 
 
-def variants(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+def variants(schema: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
     """The schemas of which a value has to fit one: this one, what it refers to, or what it is any of."""
-    shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    if isinstance(reference := schema.get("$ref"), str):
-        target = _resolve(schema, reference)
-        return variants({**shared, **target}) if target is not None else [dict(schema)]
-    choices = schema.get("anyOf") or schema.get("oneOf")
-    if not isinstance(choices, list):
+    choices = _choices(schema)
+    if choices is None or depth > _DEEPEST:
         return [dict(schema)]
-    return [one for choice in choices if isinstance(choice, dict) for one in variants({**shared, **choice})]
+    shared = definitions(schema)
+    return [
+        one
+        for choice in choices
+        if isinstance(choice, dict)
+        for one in variants({**shared, **choice}, depth + 1)
+    ]
 
 
-def _resolve(schema: Mapping[str, Any], reference: str) -> dict[str, Any] | None:
-    """What `#/$defs/Name` is; None for a reference elsewhere or to one more reference."""
-    _, _, path = reference.partition("#/")
-    place, _, name = path.partition("/")
-    target = schema.get(place, {}).get(name) if place in ("$defs", "definitions") else None
-    if not isinstance(target, dict) or "$ref" in target or "anyOf" in target or "oneOf" in target:
-        return None
-    return target
+def definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What references in this schema refer to, and how it is read; a part that stands alone needs both."""
+    return {key: schema[key] for key in ("$defs", "definitions", "x-guidance") if key in schema}
+
+
+def _choices(schema: Mapping[str, Any]) -> list[Any] | None:
+    if isinstance(reference := schema.get("$ref"), str):
+        place, _, name = reference.removeprefix("#/").partition("/")
+        target = definitions(schema).get(place, {}).get(name)
+        return None if target is None else [target]
+    combined = schema.get("allOf", ())
+    choices = combined if len(combined) == 1 else schema.get("anyOf") or schema.get("oneOf")
+    return choices if isinstance(choices, list) else None
 
 
 def types(schema: Mapping[str, Any]) -> frozenset[str]:

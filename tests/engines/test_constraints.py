@@ -211,6 +211,14 @@ def test_a_draining_engine_compiles_nothing(engine: SteppedEngine) -> None:
     assert engine.ending(number) == "draining"
 
 
+def test_a_grammar_has_the_last_word_over_allowed_tokens(engine: SteppedEngine, bundle: Path) -> None:
+    other = engine.ask([9, 9], 20, HOT, ignore_eos=True)
+    number = engine.ask([3, 4], 9, HOT, grammar=WORDS, allowed_ids=[5, 6], min_tokens=9)
+    engine.finish()
+    assert text_of(bundle, engine.tokens(number)).startswith(("yes", "no", "may"))
+    assert len(engine.tokens(other)) == 20
+
+
 def test_log_probabilities_are_the_models_own(engine: SteppedEngine) -> None:
     number = engine.ask([3, 4], 9, Sampling(temperature=0), grammar=WORDS, logprobs=3)
     engine.finish()
@@ -228,6 +236,7 @@ def test_masks_are_awaited_briefly_and_then_refused(bundle: Path) -> None:
     grammars._masks.submit(gate.wait)
     grammars._masks.submit(gate.wait)  # both threads are busy
     constraint.accept(int(first.allowed.argmax()))
+    constraint.begin()
     assert constraint.next() is None
     assert constraint.forced == []
     constraint._since -= 60

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from basert.messages import Sampling, Submit
 from engines.batch import Batch, Row
-from engines.drawing import Weights, draw, filtered, logprob, pick, scratch, uniform_at
+from engines.drawing import NEVER, Weights, draw, filtered, logprob, only, pick, scratch, uniform_at
 from engines.runner import Output
 from engines.sampling import Sampler
 from engines.sequence import Sequence
@@ -223,6 +223,16 @@ def test_a_request_that_forbids_everything_still_draws_what_it_allows(temperatur
         1, [1], 9, Sampling(temperature=temperature), min_tokens=5, allowed_ids=[7, 9], bad_words=[[9]]
     )
     assert sample(sequence_of([1], [], submit), logits_like("flat", 5)) in (7, 9)
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1.0, 2.0])
+def test_what_is_not_allowed_is_drawn_where_nothing_else_is_left(temperature: float) -> None:
+    """Not an error: that would end every request of the batch."""
+    logits = only(logits_like("flat", 5), np.array([7, 9]))
+    logits[[7, 9]] = NEVER
+    assert draw(logits, Sampling(temperature=temperature), 1) in (7, 9)
+    logits[np.arange(VOCAB) != 30] = -np.inf
+    assert draw(logits, Sampling(temperature=temperature), 1) == 30
 
 
 def test_logprobs_ignore_the_filters() -> None:

@@ -121,5 +121,5 @@ class FakeModels:
         yield
 
 
-def fake_app(models: FakeModels, **settings: object) -> App:
-    return create_app(AppConfig(**settings), models)  # type: ignore[arg-type]
+def fake_app(models: FakeModels, responses: Path | None = None, **settings: object) -> App:
+    return create_app(AppConfig(**settings), models, responses)  # type: ignore[arg-type]

@@ -16,6 +16,10 @@ ASKED = {
         "top_logprobs": 1,
     },
     "/v1/completions": {"prompt": "hello", "echo": True, "logprobs": 1},
+    "/v1/responses": {"input": "Hi", "top_logprobs": 1},
+    "/v1/responses/input_tokens": {"input": "Hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "Hi"}]},
     "/v1/tokenize": {"prompt": "hello"},
     "/v1/detokenize": {"tokens": [40, 41]},
 }
@@ -31,6 +35,7 @@ async def test_the_document_is_valid_and_lists_every_route(client: ASGIConductor
     assert set(described["paths"]) >= {*ASKED, "/v1/models", "/v1/models/{model}", "/readyz", "/metrics"}
     parameters = described["paths"]["/v1/models/{model}"]["get"]["parameters"]
     assert [one["name"] for one in parameters] == ["model"]
+    assert set(described["paths"]["/v1/responses/{response}"]) == {"get", "delete"}
 
 
 @pytest.mark.parametrize("path", ASKED)

@@ -59,6 +59,7 @@ _DS = (
 )
 _FENCED = f'{_DS[1]}function{_DS[2]}weather\n```json\n{{"city": "Oslo"}}\n```{_DS[3]}'
 _HARMONY = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Oslo"}<|call|>'
+_GEMMA = "<start_function_call>call:"
 _FINAL = "<|channel|>final<|message|>It rains."
 
 SAMPLES = [
@@ -111,8 +112,8 @@ SAMPLES = [
     ),
     Sample(
         "pythonic",
-        "<|python_start|>[weather(city='O' , days=-1,\nmetric=None, x={'k': [1.5, .5, {}],}, y='\\x41\\u00e9\\q')]"
-        "<|python_end|>",
+        "<|python_start|>[weather(city='O' , days=-1,\nmetric=None, x={'k': [1.5, .5, {}],}, "
+        "y='\\x41\\u00e9\\q')]<|python_end|>",
         [("weather", {"city": "O", "days": -1, "metric": None, "x": {"k": [1.5, 0.5, {}]}, "y": "Aé\\q"})],
         loose=True,
     ),
@@ -127,12 +128,11 @@ SAMPLES = [
     Sample("mistral", '[TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]{"city": "Oslo"}', [OSLO], loose=True),
     Sample("mistral", '[TOOL_CALLS]weather{"city": "Oslo"}', [OSLO], loose=True),
     Sample("mistral-list", f"[TOOL_CALLS] [{_OSLO}, {_TIME}]", [OSLO, TIME]),
-    Sample(
-        "gemma", "<start_function_call>call:weather{city:<escape>Oslo<escape>}<end_function_call>", [OSLO]
-    ),
+    Sample("gemma", f"{_GEMMA}weather{{city:<escape>Oslo<escape>}}<end_function_call>", [OSLO]),
     Sample(
         "gemma",
-        '<start_function_call>call:weather{city:<escape>Sør "B"\n<escape>,days:3,metric:true}<end_function_call>'
+        '<start_function_call>call:weather{city:<escape>Sør "B"\n<escape>,days:3,metric:true}'
+        "<end_function_call>"
         "<start_function_call>call:set_tags{tags:[<escape>a<escape>,<escape>b<escape>]}<end_function_call>"
         "<start_function_call>call:now{}<end_function_call>",
         [BERGEN, BOTH, TIME],
@@ -158,8 +158,8 @@ SAMPLES = [
     ),
     Sample(
         "qwen3-coder",
-        'Yes.\n<tool_call>\n<function=weather>\n<parameter=city>\nSør "B"\n\n</parameter>\n<parameter=days>\n3\n'
-        "</parameter>\n<parameter=metric>\ntrue\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n"
+        'Yes.\n<tool_call>\n<function=weather>\n<parameter=city>\nSør "B"\n\n</parameter>\n<parameter=days>\n'
+        "3\n</parameter>\n<parameter=metric>\ntrue\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n"
         '<function=set_tags>\n<parameter=tags>\n["a", "b"]\n</parameter>\n</function>\n</tool_call>',
         [BERGEN, BOTH],
         "Yes.",

@@ -61,7 +61,7 @@ def test_langchain(clients: Path, env: Mapping[str, str]) -> None:
 
 
 def test_instructor(clients: Path, env: Mapping[str, str]) -> None:
-    assert run_tests(clients, "use_instructor.py", env) == 9
+    assert run_tests(clients, "use_instructor.py", env) == 10
 
 
 def test_ai_sdk(env: Mapping[str, str]) -> None:

@@ -98,6 +98,15 @@ def test_a_stream_of_models(client: instructor.Instructor) -> None:
     assert all(isinstance(fact, Fact) for fact in facts)
 
 
+def test_the_responses_api() -> None:
+    raw = openai.OpenAI(base_url=URL, api_key="none", max_retries=0)
+    client = instructor.from_openai(raw, mode=Mode.RESPONSES_TOOLS)
+    asked = {name: ASK[name] for name in ("model", "messages", "temperature", "max_retries")}
+    assert isinstance(client.create(response_model=Person, max_output_tokens=400, **asked), Person)
+    *_, last = client.create_partial(response_model=Person, strict=False, max_output_tokens=400, **asked)
+    assert isinstance(Person.model_validate(last.model_dump()), Person)
+
+
 @pytest.mark.xfail(reason="instructor leaves it to the model whether to call at all")
 def test_parallel_tools() -> None:
     raw = openai.OpenAI(base_url=URL, api_key="none", max_retries=0)

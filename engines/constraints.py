@@ -9,8 +9,11 @@ mask waits briefly, and tries again after the next step.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -28,74 +31,125 @@ KEPT = 64  # compiled grammars
 # Of the default, the part that keeps a step of the worst regular expression tried at 60 ms instead of 750.
 LEXER_FUEL = 200_000
 
-Mask = NDArray[np.bool_]
+BARRED = -1e32  # added to the logits of what a grammar forbids: worse than any other bar, and a number
+
+Penalty = NDArray[np.float32]
+
+
+class Found(NamedTuple):
+    """What a grammar says of the next token, as it is kept."""
+
+    bits: bytes  # a bit for each token of the vocabulary, little-endian: it is allowed
+    only: int  # the one token that is allowed; -1 where there are several
+    forced: list[int]  # tokens that the grammar leaves no choice about, as far as it can tell
 
 
 class Next(NamedTuple):
-    """What a grammar says of the next token."""
+    """What a grammar says of the next token, as it is drawn: `only` and `forced` as in Found."""
 
-    allowed: Mask  # [vocab]
-    only: int  # the one token that is allowed; -1 where there are several
-    forced: list[int]  # tokens that the grammar leaves no choice about, as far as it can tell
+    penalty: Penalty  # [vocab]: 0 for what is allowed, else BARRED
+    only: int
+    forced: list[int]
 
 
 class Constraint:
     """One sequence's way through its grammar."""
 
-    def __init__(self, matcher: LLMatcher, first: Next, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, matcher: LLMatcher, first: Found) -> None:
         """first: what the grammar says at its start."""
         self._matcher = matcher
-        self._pool = pool
-        self._next = first
-        self._pending: Future[Next] | None = None
-        self._since = 0.0
+        self._next = _next(first)
         self._accepted = -1  # the token drawn last, whose followers nobody looks for yet
+        self._asked = 0.0  # when others were asked to look for them
+        self._answered: threading.Event | None = None  # they are found, or cannot be
+        self._error: InvalidRequest | None = None
 
     def next(self) -> Next | None:
         """What may come now; None while that is still being found out. Raises InvalidRequest when the grammar
         turns out to be too costly."""
-        if self._accepted >= 0:
-            self._next, self._accepted = self._advance(self._accepted), -1
-        if self._pending is not None:
-            try:
-                self._next, self._pending = self._pending.result(PATIENCE), None
-            except TimeoutError:
-                if time.monotonic() - self._since > LONGEST_MASK:
-                    raise _too_costly(f"a token took more than {LONGEST_MASK:g} s") from None
-                return None
+        if self.behind:
+            self.advance()
+        elif self._answered is not None and not self._answered.wait(PATIENCE):
+            if time.monotonic() - self._asked > LONGEST_MASK:
+                raise _too_costly(f"a token took more than {LONGEST_MASK:g} s")
+            return None
+        self._answered = None
+        if self._error is not None:
+            raise self._error
         return self._next
 
-    @property
     def forced(self) -> list[int]:
-        """Tokens that will come next; none while that is not known."""
-        return self._next.forced if self._pending is None and self._accepted < 0 else []
+        """Tokens that will come next; none while others look for them."""
+        if self.behind:
+            self.advance()
+        known = self._answered is None or self._answered.is_set()
+        return self._next.forced if known else []
 
     def accept(self, token: int) -> None:
-        """The token was drawn. What may follow is found out by `begin`, or, before that, by `next` itself."""
+        """The token was drawn. What may follow is found out beside what comes now (see `Ahead`), or, where it
+        is needed at once, by `next` itself."""
         self._accepted = token
 
-    def begin(self) -> None:
-        """Begin to find out what may follow the accepted token, beside whatever comes now."""
-        if self._accepted >= 0:
-            self._since = time.monotonic()
-            self._pending = self._pool.submit(self._advance, self._accepted)
-            self._accepted = -1
+    @property
+    def behind(self) -> bool:
+        """Whether what may follow the last token is still to be looked for, and nobody does."""
+        return self._accepted >= 0 and self._answered is None
 
-    def _advance(self, token: int) -> Next:
-        if not self._matcher.consume_token(token):
-            raise _too_costly(self._matcher.get_error())
-        return look(self._matcher)
+    def ask(self) -> threading.Event:
+        """Another thread is going to `advance`, and set this when it has."""
+        self._asked, self._answered = time.monotonic(), threading.Event()
+        return self._answered
+
+    def advance(self) -> None:
+        """Find out what may follow the accepted token."""
+        token, self._accepted = self._accepted, -1
+        try:
+            if not self._matcher.consume_token(token):
+                raise _too_costly(self._matcher.get_error())
+            self._next = _next(look(self._matcher))
+        except InvalidRequest as error:
+            self._error = error
 
 
-def look(matcher: LLMatcher) -> Next:
+class Ahead:
+    """Looks ahead for many sequences, in threads, while the graph runs. One grammar that takes long keeps one
+    thread; the others share what is left."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self._pool = ThreadPoolExecutor(threads, "masks")
+        self._threads = threads
+
+    def look(self, constraints: Sequence[Constraint]) -> None:
+        """Begin to find out what may follow in each of these; returns at once."""
+        queue = deque((one, one.ask()) for one in constraints)
+        for _ in range(min(self._threads, len(queue))):
+            self._pool.submit(_work_off, queue)
+
+
+def _work_off(queue: deque[tuple[Constraint, threading.Event]]) -> None:
+    with contextlib.suppress(IndexError):  # another thread took the last one
+        while True:
+            constraint, answered = queue.popleft()
+            constraint.advance()
+            answered.set()
+
+
+def look(matcher: LLMatcher) -> Found:
     """What a matcher allows now. Raises InvalidRequest when it has given up."""
     bits = matcher.compute_bitmask()
     if matcher.is_error():
         raise _too_costly(matcher.get_error())
-    allowed = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").view(np.bool_)
-    count = int(np.count_nonzero(allowed))
-    only = int(allowed.argmax()) if count == 1 else -1
-    return Next(allowed, only, [] if matcher.is_stopped() else matcher.compute_ff_tokens())
+    number = int.from_bytes(bits, "little")
+    only = number.bit_length() - 1 if number.bit_count() == 1 else -1
+    return Found(bits, only, [] if matcher.is_stopped() else matcher.compute_ff_tokens())
+
+
+def _next(found: Found) -> Next:
+    allowed = np.unpackbits(np.frombuffer(found.bits, np.uint8), bitorder="little")
+    penalty = allowed.astype(np.float32)
+    penalty -= 1
+    penalty *= -BARRED
+    return Next(penalty, found.only, found.forced)
 
 
 def _lark(grammar: str) -> str:
@@ -129,9 +183,8 @@ class Grammars:
         self._eos = sorted(eos)
         self._tokenizer: LLTokenizer | None = None
         self._limits = LLParserLimits(initial_lexer_fuel=LEXER_FUEL, verbose_errors=False)
-        self._kept: OrderedDict[str, tuple[LLMatcher, Next]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[LLMatcher, Found]] = OrderedDict()
         self._compiler = ThreadPoolExecutor(1, "grammars")
-        self._masks = ThreadPoolExecutor(2, "masks")
 
     def constraint(self, grammar: str) -> Future[Constraint]:
         """A sequence's constraint, when its grammar is compiled; or InvalidRequest, with the reason."""
@@ -156,7 +209,7 @@ class Grammars:
 
     def _copy(self, grammar: str) -> Constraint:
         matcher, first = self._kept[grammar]
-        return Constraint(matcher.deep_copy(), first, self._masks)
+        return Constraint(matcher.deep_copy(), first)
 
     def _load(self) -> LLTokenizer:
         if self._tokenizer is None:

@@ -117,6 +117,7 @@ class Engine:
             return
         ran = self._runner.run_seconds
         try:
+            self._sampler.look_ahead()
             output = self._runner.run(batch)
             samples = self._sampler.sample(batch, output)
         except Exception:

@@ -21,7 +21,7 @@ from engines.sequence import Sequence
 from engines.stats import Counters
 
 if TYPE_CHECKING:
-    from engines.constraints import Constraint, Mask
+    from engines.constraints import Ahead, Constraint
 
 
 class Sampler:
@@ -32,14 +32,22 @@ class Sampler:
         self._histories: WeakKeyDictionary[Sequence, History] = WeakKeyDictionary()
         self._allowed: WeakKeyDictionary[Sequence, Ids] = WeakKeyDictionary()
         self._scratch: Floats | None = None
+        self._ahead: Ahead | None = None
+        self._constraints: list[Constraint] = []  # of the rows sampled last
 
     def sample(self, batch: Batch, output: Output) -> list[Sample]:
         """One sample for each row of the batch; empty for those that draw nothing."""
         samples = self._samples(batch, output)
-        for row in batch.rows:
-            if row.sequence is not None and row.sequence.constraint is not None:
-                row.sequence.constraint.begin()  # while the next step runs
+        self._constraints = [one for row in batch.rows if (one := _constraint(row)) is not None]
         return samples
+
+    def look_ahead(self) -> None:
+        """Begin to find out what grammars allow next. To be called right before the graph runs: until then
+        the threads that do it would only take turns with this one at the interpreter's lock."""
+        behind = [constraint for constraint in self._constraints if constraint.behind]
+        if behind:
+            self._ahead = self._ahead or _ahead()
+            self._ahead.look(behind)
 
     def _samples(self, batch: Batch, output: Output) -> list[Sample]:
         if batch.score:
@@ -75,15 +83,15 @@ class Sampler:
         if coming is None:
             return Sample(held=True)
         only = coming.only
-        token = only if only >= 0 else self._token(sequence, best, logits, coming.allowed)
+        token = only if only >= 0 else self._token(sequence, best, logits, coming.penalty)
         if token not in sequence.eos:
             constraint.accept(token)
         self._counters.constrained_tokens += 1
         return self._sample(sequence, token, logits)
 
-    def _token(self, sequence: Sequence, best: int, logits: Floats, allowed: Mask | None) -> int:
+    def _token(self, sequence: Sequence, best: int, logits: Floats, penalty: Floats | None) -> int:
         sampling = sequence.submit.sampling
-        adjusted = self._adjusted(sequence, logits, allowed)
+        adjusted = self._adjusted(sequence, logits, penalty)
         if sampling.temperature:
             highest = float(logits[best]) if adjusted is logits else None
             return draw(adjusted, sampling, len(sequence.tokens), highest, self._buffer(logits))
@@ -130,12 +138,13 @@ class Sampler:
         last = len(row.tokens) - 1
         return self._draw(row, int(output.tokens[last]), logits[last])._replace(scores=scores)
 
-    def _adjusted(self, sequence: Sequence, logits: Floats, mask: Mask | None) -> Floats:
-        """The logits with penalties, bias, bars and a mask; the same array where there is nothing to do."""
+    def _adjusted(self, sequence: Sequence, logits: Floats, penalty: Floats | None) -> Floats:
+        """The logits with penalties, bias, bars and a grammar's word (`penalty` [vocab], see
+        engines.constraints), which is the last one; the same array where there is nothing to do."""
         sampling, allowed = sequence.submit.sampling, self._allowed_of(sequence)
         forbidden, biased = sequence.forbidden(), bool(sampling.logit_bias) or _penalised(sampling)
-        if mask is None and allowed is None and not (forbidden or biased):
-            return logits
+        if allowed is None and not (forbidden or biased):
+            return logits if penalty is None else logits + penalty[: len(logits)]
         logits = logits.copy()
         if _penalised(sampling):
             if sequence not in self._histories:
@@ -146,9 +155,7 @@ class Sampler:
         if allowed is not None:
             logits = only(logits, allowed)
         logits[forbidden] = NEVER
-        if mask is not None:  # it has the last word: what it alone allows is drawn though it be barred
-            logits[~mask[: len(logits)]] = -np.inf
-        return logits
+        return logits if penalty is None else logits + penalty[: len(logits)]
 
     def _allowed_of(self, sequence: Sequence) -> Ids | None:
         """As an array, made once: a list of a whole vocabulary takes milliseconds."""
@@ -157,6 +164,16 @@ class Sampler:
         if sequence not in self._allowed:
             self._allowed[sequence] = np.array(sequence.submit.allowed_ids)
         return self._allowed[sequence]
+
+
+def _constraint(row: Row) -> Constraint | None:
+    return row.sequence.constraint if row.sequence is not None else None
+
+
+def _ahead() -> Ahead:
+    from engines.constraints import Ahead
+
+    return Ahead()
 
 
 class History:

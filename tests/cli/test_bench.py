@@ -47,7 +47,8 @@ def report(basert: Run, server: Server, tmp_path: Path) -> Report:
 def test_every_cell_is_measured(report: Report) -> None:
     assert report.complete
     assert [(one.batch, one.prompt_tokens) for one in report.prefill] == [(1, 8), (2, 8)]
-    assert [(one.batch, one.prompt_tokens) for one in report.decode] == [(1, 8), (2, 8)]
+    decode = [(one.batch, one.prompt_tokens, one.constrained) for one in report.decode]
+    assert decode == [(1, 8, False), (1, 8, True), (2, 8, False), (2, 8, True)]
     assert all(one.output_tokens >= 16 for one in report.decode)
     assert [(one.concurrency, one.requests, one.errors) for one in report.load] == [(1, 4, {}), (6, 24, {})]
     for spread in [one.tokens_per_second for one in (*report.prefill, *report.decode)]:

@@ -17,7 +17,7 @@ from basert.manifest import TOKENIZER, read_manifest
 from basert.messages import Grammar, Sampling
 from basert.schema.constraints import grammar_text, json_grammar
 from engines import compiling
-from engines.constraints import Constraint, Grammars, Next
+from engines.constraints import Ahead, Constraint, Grammars, Next
 from tests.engines.harness import PEER, SteppedEngine
 
 SCHEMA = {
@@ -232,17 +232,34 @@ def test_masks_are_awaited_briefly_and_then_refused(bundle: Path) -> None:
     constraint = grammars.constraint(WORDS.text).result()
     first = constraint.next()
     assert first is not None
-    gate = threading.Event()
-    grammars._masks.submit(gate.wait)
-    grammars._masks.submit(gate.wait)  # both threads are busy
-    constraint.accept(int(first.allowed.argmax()))
-    constraint.begin()
+    gate, ahead = threading.Event(), Ahead(threads=1)
+    ahead._pool.submit(gate.wait)  # its thread is busy
+    constraint.accept(int(first.penalty.argmax()))
+    ahead.look([constraint])
     assert constraint.next() is None
-    assert constraint.forced == []
-    constraint._since -= 60
+    assert constraint.forced() == []
+    constraint._asked -= 60
     with pytest.raises(InvalidRequest, match="simpler"):
         constraint.next()
     gate.set()
-    assert constraint._pending is not None
-    constraint._pending.exception()
+    ahead._pool.shutdown(wait=True)
     assert constraint.next() is not None
+
+
+def test_a_grammar_that_takes_long_does_not_keep_others_waiting(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    grammars = Grammars(bundle / TOKENIZER, manifest.vocab_size, frozenset(manifest.eos_token_ids))
+    slow, quick = (grammars.constraint(WORDS.text).result() for _ in range(2))
+    first = quick.next()
+    assert first is not None
+    for one in (slow, quick):
+        one.accept(int(first.penalty.argmax()))
+    gate = threading.Event()
+    advance = slow.advance
+    slow.advance = lambda: (gate.wait(), advance())  # type: ignore[method-assign, return-value, assignment]
+    Ahead(threads=2).look([slow, quick])
+    quick._answered.wait()  # type: ignore[union-attr]
+    assert quick.next() is not None
+    gate.set()
+    slow._answered.wait()  # type: ignore[union-attr]
+    assert slow.next() is not None

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from basert.schema.chat import ChatRequest
-from basert.schema.generation import Fraction, StopString
+from basert.schema.drawing import Fraction
+from basert.schema.generation import StopString
 from basert.schema.tools import NAME, Function, Tool
 from basert.schema.turns import Turns
 

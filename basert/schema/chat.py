@@ -9,7 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
 from basert.schema.chat_extras import ChatExtras, check_continued, turn
-from basert.schema.extras import Count, PromptLogprobs, Unsupported
+from basert.schema.drawing import Count
+from basert.schema.extras import PromptLogprobs, Unsupported
 from basert.schema.generation import Usage
 from basert.schema.tools import Tool, ToolCall, ToolUse, check_tools, tool_use
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from basert.errors import InvalidRequest
 from basert.messages import Grammar
+from basert.schema.drawing import DrawingFields
 from basert.schema.json_schemas import known_formats, strict_times
 
 # One space, or a line break with indentation, where JSON may have any: no model can go on with it for ever.
@@ -28,7 +29,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")  # which may not stand in a Lark text
 Field = Annotated[Any, Meta(description="What the answer has to look like; at most one such field.")]
 
 
-class ConstraintFields(msgspec.Struct, kw_only=True):
+class ConstraintFields(DrawingFields, kw_only=True):
     """The fields, in a request; at most one of them may ask for anything."""
 
     response_format: Field = None

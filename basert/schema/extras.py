@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from basert.errors import InvalidRequest
 from basert.schema.constraints import ConstraintFields
+from basert.schema.drawing import Count
 
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 BadWord = Annotated[str, Meta(min_length=1, max_length=1000)]
 Unsupported = Annotated[Any, Meta(description="Refused when it asks for anything.")]
 

@@ -15,11 +15,10 @@ from msgspec import Meta
 from basert.errors import InvalidRequest
 from basert.manifest import Generation
 from basert.messages import Sampling
-from basert.schema.extras import Count, Extras
+from basert.schema.drawing import Count
+from basert.schema.extras import Extras
 from basert.schema.parsing import given
 
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
@@ -37,22 +36,8 @@ class GenerationRequest(Extras, kw_only=True):
     stop: StopString | Annotated[list[StopString], Meta(max_length=64)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Fraction | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     user: str | None = None
-    # What OpenAI lacks and clients send anyway
-    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1, description="0 and -1 switch it off.")] | None = None
-    min_p: Fraction | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
-    ignore_eos: bool | None = None
-    min_tokens: Count | None = None
     skip_special_tokens: bool | None = None
-    stop_token_ids: Annotated[list[Count], Meta(max_length=256)] | None = None
-    # What basert cannot do yet
 
     def check(self) -> None:
         """What no single field shows. Raises InvalidRequest."""

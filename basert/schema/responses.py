@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from basert.errors import InvalidRequest
 from basert.schema.chat import ChatRequest
+from basert.schema.drawing import DrawingFields
 from basert.schema.extras import Unsupported
-from basert.schema.generation import Fraction
 from basert.schema.parsing import given
 from basert.schema.response_items import Item, messages_of
 from basert.schema.tools import NAME, Function, Tool
@@ -52,7 +52,7 @@ class TextOptions(msgspec.Struct, kw_only=True):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class ResponsesRequest(msgspec.Struct, kw_only=True):
+class ResponsesRequest(DrawingFields, kw_only=True):
     """Null means absent everywhere, and unknown fields are ignored."""
 
     model: str | None = None
@@ -65,8 +65,6 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     store: bool | None = None
     stream: bool | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Fraction | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     include: Annotated[list[str], Meta(description=f'Only "{LOGPROBS}" adds anything.')] | None = None
     tools: list[ResponseTool] | None = None
@@ -100,8 +98,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
             model=self.model,
             messages=messages_of(self.instructions, items),
             max_completion_tokens=self.max_output_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
+            **self.drawing(),
             logprobs=self.wants_logprobs or None,
             top_logprobs=self.top_logprobs if self.wants_logprobs else None,
             tools=tools or None,

@@ -334,3 +334,13 @@ async def test_failures(client: ASGIConductor, models: FakeModels) -> None:
     assert response["error"] == {"code": "server_error", "message": "The engine died."}
     assert response["output"][0]["status"] == "incomplete"
     assert (await client.simulate_get(f"/v1/responses/{response['id']}")).json == response
+
+
+async def test_how_tokens_are_drawn_may_be_said_as_in_chat(client: ASGIConductor, models: FakeModels) -> None:
+    drawing = {"seed": 3, "top_k": 5, "frequency_penalty": 0.5, "min_tokens": 2, "logit_bias": {"7": 1}}
+    assert (await client.post("/v1/responses", json=BODY | drawing)).status_code == 200
+    [request] = models.get("org/tiny").engine.requests
+    sampling = request.sampling
+    assert (sampling.seed, sampling.top_k, sampling.frequency_penalty) == (3, 5, 0.5)
+    assert sampling.logit_bias == {7: 1}
+    assert request.min_tokens == 2

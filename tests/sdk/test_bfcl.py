@@ -18,6 +18,7 @@ from tests.packages import unpacked
 from tests.serving import Server
 
 EVERY = int(os.environ.get("BASERT_BFCL_EVERY", "25"))  # 1: all cases, some ten minutes
+AT_ONCE = 16
 MOST_CUT = 0.1  # of the answers: a small model may go on with a list or a text for ever
 SUBSETS = ["simple_python", "multiple", "parallel"]
 KINDS = {"dict": "object", "float": "number", "tuple": "array", "any": None}
@@ -74,8 +75,16 @@ def complaints(case: dict[str, Any], answer: ChatCompletion, *, several: bool) -
             yield f"{case['id']}: {call.function.name}({call.function.arguments}): {error.message}"
 
 
-async def ask(client: AsyncOpenAI, case: dict[str, Any], *, several: bool) -> list[str]:
-    answer = await client.chat.completions.create(
+async def ask(
+    client: AsyncOpenAI, turn: asyncio.Semaphore, case: dict[str, Any], *, several: bool
+) -> list[str]:
+    async with turn:
+        answer = await create(client, case, several=several)
+    return list(complaints(case, answer, several=several))
+
+
+async def create(client: AsyncOpenAI, case: dict[str, Any], *, several: bool) -> ChatCompletion:
+    return await client.chat.completions.create(
         model="smollm2-w8a8",
         messages=case["question"][0],
         tools=tools_of(case),  # type: ignore[arg-type]
@@ -85,14 +94,14 @@ async def ask(client: AsyncOpenAI, case: dict[str, Any], *, several: bool) -> li
         frequency_penalty=0.2,
         max_tokens=1000,
     )
-    return list(complaints(case, answer, several=several))
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
 async def test_every_required_call_fits_its_schema(server: Server, subset: str) -> None:
     several = subset == "parallel"
     async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=280) as client:
-        asked = [ask(client, case, several=several) for case in cases(subset)]
+        turn = asyncio.Semaphore(AT_ONCE)
+        asked = [ask(client, turn, case, several=several) for case in cases(subset)]
         found = [line for lines in await asyncio.gather(*asked) for line in lines]
     wrong = [line for line in found if line != CUT]
     assert not wrong, "\n".join(wrong)

@@ -5,6 +5,7 @@ Knows messages and time limits. llguidance is imported with the first grammar: a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 LONGEST = 10.0  # seconds that compiling a grammar may take, its wait for others included
 MOST_WAITING = 64
+
+_log = logging.getLogger(__name__)
 
 
 class Compiled(NamedTuple):
@@ -107,6 +110,11 @@ def _result(one: _Waiting) -> Constraint | Failed:
         return one.future.result()
     except InvalidRequest as error:
         return _failed(one.submit, error.message)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # llguidance's panics are no Exceptions
+        _log.error("a grammar could not be compiled: %s", error)
+        return _failed(one.submit, "The grammar could not be compiled; write it in another way.")
 
 
 def _failed(submit: Submit, why: str) -> Failed:

@@ -28,6 +28,9 @@ from basert.errors import InvalidRequest
 PATIENCE = 0.02  # seconds that a step waits for a mask
 LONGEST_MASK = 2.0  # seconds that one may take in all
 KEPT = 64  # compiled grammars
+STACK_BYTES = (
+    512 << 20
+)  # of the thread that compiles: some 40 KB for each rule that a text of 256 KiB can hold
 # Of the default, the part that keeps a step of the worst regular expression tried at 60 ms instead of 750.
 LEXER_FUEL = 200_000
 
@@ -109,6 +112,10 @@ class Constraint:
             self._next = _next(look(self._matcher))
         except InvalidRequest as error:
             self._error = error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # llguidance's panics are no Exceptions
+            self._error = _too_costly(str(error))
 
 
 class Ahead:
@@ -152,6 +159,21 @@ def _next(found: Found) -> Next:
     return Next(penalty, found.only, found.forced)
 
 
+def _deep_thread() -> ThreadPoolExecutor:
+    """A thread with room for recursion: llguidance goes down a chain of rules or references by calling itself, and
+    3,000 of them end the process on a stack of 8 MiB. Memory is committed as it is touched."""
+    pool = ThreadPoolExecutor(1, "grammars")
+    usual = threading.stack_size(STACK_BYTES)
+    try:
+        pool.submit(int)  # starts the thread
+    except RuntimeError:  # there is no room for such a stack
+        threading.stack_size(usual)
+        pool.submit(int)
+    finally:
+        threading.stack_size(usual)
+    return pool
+
+
 def _lark(grammar: str) -> str:
     """A client's own grammar may be GBNF, llama.cpp's notation."""
     if grammar.lstrip().startswith("{"):
@@ -184,7 +206,7 @@ class Grammars:
         self._tokenizer: LLTokenizer | None = None
         self._limits = LLParserLimits(initial_lexer_fuel=LEXER_FUEL, verbose_errors=False)
         self._kept: OrderedDict[str, tuple[LLMatcher, Found]] = OrderedDict()
-        self._compiler = ThreadPoolExecutor(1, "grammars")
+        self._compiler = _deep_thread()
 
     def constraint(self, grammar: str) -> Future[Constraint]:
         """A sequence's constraint, when its grammar is compiled; or InvalidRequest, with the reason."""

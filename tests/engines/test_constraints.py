@@ -134,6 +134,33 @@ def test_what_cannot_be_guaranteed_is_refused_with_the_field(engine: SteppedEngi
     assert engine.stats().slots_used == 0
 
 
+def test_deep_grammars_do_not_end_the_engine(engine: SteppedEngine) -> None:
+    """On a usual thread's stack both end the process."""
+    rules = "\n".join(f'r{i}: r{i + 1} r{i + 1} | "a"' for i in range(3000))
+    links = {f"a{i}": {"properties": {"x": {"$ref": f"#/$defs/a{i + 1}"}}} for i in range(2500)}
+    chain = {"$ref": "#/$defs/a0", "$defs": {**links, "a2500": {"type": "integer"}}}
+    texts = [f'start: r0\n{rules}\nr3000: "b"', grammar_text(json_grammar(chain))]
+    numbers = [engine.ask([3, 4], 3, grammar=Grammar(text)) for text in texts]
+    engine.finish()
+    assert all(engine.ending(number) in ("invalid", "length", "stop") for number in numbers)
+
+
+def test_a_panic_of_the_compiler_ends_its_request_only(
+    engine: SteppedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        pass
+
+    broken: Future[Constraint] = Future()
+    broken.set_exception(Panic("at the disco"))
+    other = engine.ask([9, 9], 5, HOT, ignore_eos=True)
+    monkeypatch.setattr(Grammars, "constraint", lambda self, grammar: broken)
+    number = engine.ask([3, 4], 9, grammar=WORDS)
+    engine.finish()
+    assert engine.failure(number).code == "invalid"
+    assert len(engine.tokens(other)) == 5
+
+
 def test_gbnf_and_lark_texts_are_both_taken(engine: SteppedEngine, bundle: Path) -> None:
     for text in ('root ::= "yes" | "no"', 'start: "yes" | "no"'):
         tokens = engine.answer([3, 4], 9, HOT, grammar=Grammar(text, "grammar"))

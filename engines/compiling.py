@@ -18,7 +18,8 @@ from basert.messages import Failed, Submit
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from engines.constraints import Constraint, Grammars
+    from engines.constraints import Constraint
+    from engines.grammars import Grammars
 
 LONGEST = 10.0  # seconds that compiling a grammar may take, its wait for others included
 MOST_WAITING = 64
@@ -122,6 +123,6 @@ def _failed(submit: Submit, why: str) -> Failed:
 
 
 def _grammars(tokenizer: Path, vocab_size: int, eos: frozenset[int]) -> Grammars:
-    from engines.constraints import Grammars
+    from engines.grammars import Grammars
 
     return Grammars(tokenizer, vocab_size, eos)

@@ -1,10 +1,9 @@
 """Grammars over token ids: which tokens may come next. Knows llguidance, no logits and no queue.
 
-A grammar is compiled in a thread of its own and kept for the next request that sends the same. The mask of a
-sequence's next token is computed in another thread as soon as the token before is known, which is while the
-graph runs. Both give up the interpreter lock. llguidance counts what a grammar costs and gives up at a limit,
-but that does not bound every step (one of `(a{1000}){1000}` was seen to take 0.7 s), so whoever waits for a
-mask waits briefly, and tries again after the next step.
+The mask of a sequence's next token is computed in another thread, while the graph runs; llguidance gives up
+the interpreter lock for it. It counts what a grammar costs and gives up at a limit, but that does not bound
+every step (one of `(a{1000}){1000}` was seen to take 0.7 s), so whoever waits for a mask waits briefly, and
+tries again after the next step.
 """
 
 from __future__ import annotations
@@ -12,28 +11,19 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.gbnf_to_lark import any_to_lark
+from llguidance import LLMatcher
 from numpy.typing import NDArray
 
 from basert.errors import InvalidRequest
 
 PATIENCE = 0.02  # seconds that a step waits for a mask
 LONGEST_MASK = 2.0  # seconds that one may take in all
-KEPT = 64  # compiled grammars
-STACK_BYTES = (
-    512 << 20
-)  # of the thread that compiles: some 40 KB for each rule that a text of 256 KiB can hold
-# Of the default, the part that keeps a step of the worst regular expression tried at 60 ms instead of 750.
-LEXER_FUEL = 200_000
-
 BARRED = -1e32  # added to the logits of what a grammar forbids: worse than any other bar, and a number
 
 Penalty = NDArray[np.float32]
@@ -159,83 +149,10 @@ def _next(found: Found) -> Next:
     return Next(penalty, found.only, found.forced)
 
 
-def _deep_thread() -> ThreadPoolExecutor:
-    """A thread with room for recursion: llguidance goes down a chain of rules or references by calling itself, and
-    3,000 of them end the process on a stack of 8 MiB. Memory is committed as it is touched."""
-    pool = ThreadPoolExecutor(1, "grammars")
-    usual = threading.stack_size(STACK_BYTES)
-    try:
-        pool.submit(int)  # starts the thread
-    except RuntimeError:  # there is no room for such a stack
-        threading.stack_size(usual)
-        pool.submit(int)
-    finally:
-        threading.stack_size(usual)
-    return pool
-
-
-def _lark(grammar: str) -> str:
-    """A client's own grammar may be GBNF, llama.cpp's notation."""
-    if grammar.lstrip().startswith("{"):
-        return grammar
-    try:
-        return any_to_lark(grammar)
-    except Exception as error:  # whatever its parser stumbles over
-        raise InvalidRequest(f"The grammar is neither Lark nor GBNF: {_line(str(error))}.") from None
-
-
 def _too_costly(why: str) -> InvalidRequest:
-    return InvalidRequest(f"The grammar asks for too much work; make it simpler ({_line(why)}).")
+    return InvalidRequest(f"The grammar asks for too much work; make it simpler ({line(why)}).")
 
 
-def _line(error: str) -> str:
+def line(error: str) -> str:
     """The part of llguidance's message that is about the grammar."""
     return error.split("<state>")[0].strip().splitlines()[0][:300] if error.strip() else "no reason given"
-
-
-class Grammars:
-    """Compiles grammars for one model's vocabulary, and keeps the latest."""
-
-    def __init__(self, tokenizer: Path, vocab_size: int, eos: frozenset[int]) -> None:
-        """tokenizer: a tokenizer.json; read with the first grammar."""
-        self.compiled = 0
-        self.reused = 0
-        self._path = tokenizer
-        self._vocab_size = vocab_size
-        self._eos = sorted(eos)
-        self._tokenizer: LLTokenizer | None = None
-        self._limits = LLParserLimits(initial_lexer_fuel=LEXER_FUEL, verbose_errors=False)
-        self._kept: OrderedDict[str, tuple[LLMatcher, Found]] = OrderedDict()
-        self._compiler = _deep_thread()
-
-    def constraint(self, grammar: str) -> Future[Constraint]:
-        """A sequence's constraint, when its grammar is compiled; or InvalidRequest, with the reason."""
-        if grammar in self._kept:
-            self.reused += 1
-            self._kept.move_to_end(grammar)
-            ready: Future[Constraint] = Future()
-            ready.set_result(self._copy(grammar))
-            return ready
-        return self._compiler.submit(self._compile, grammar)
-
-    def _compile(self, grammar: str) -> Constraint:
-        if grammar not in self._kept:
-            matcher = LLMatcher(self._load(), _lark(grammar), log_level=0, limits=self._limits)
-            if matcher.is_error():
-                raise InvalidRequest(f"This cannot be guaranteed: {_line(matcher.get_error())}.")
-            self.compiled += 1
-            self._kept[grammar] = matcher, look(matcher)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return self._copy(grammar)
-
-    def _copy(self, grammar: str) -> Constraint:
-        matcher, first = self._kept[grammar]
-        return Constraint(matcher.deep_copy(), first)
-
-    def _load(self) -> LLTokenizer:
-        if self._tokenizer is None:
-            self._tokenizer = LLTokenizer(
-                self._path.read_text(encoding="utf-8"), n_vocab=self._vocab_size, eos_token=self._eos
-            )
-        return self._tokenizer

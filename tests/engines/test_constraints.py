@@ -17,7 +17,8 @@ from basert.manifest import TOKENIZER, read_manifest
 from basert.messages import Grammar, Sampling
 from basert.schema.constraints import grammar_text, json_grammar
 from engines import compiling
-from engines.constraints import Ahead, Constraint, Grammars, Next
+from engines.constraints import Ahead, Constraint, Next
+from engines.grammars import Grammars
 from tests.engines.harness import PEER, SteppedEngine
 
 SCHEMA = {

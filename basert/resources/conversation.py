@@ -133,8 +133,13 @@ class _Speaking(NamedTuple):
     text: TextModel
 
     @property
+    def _channelled(self) -> bool:
+        """Whether all that is said has a form of its own, text too."""
+        return isinstance(self.calls, tool_format.Channelled)
+
+    @property
     def _reads_calls(self) -> bool:
-        return bool(self.tools) or isinstance(self.calls, tool_format.Channelled)
+        return bool(self.tools) or self._channelled
 
     @property
     def _thinks(self) -> ThinkFormat | None:
@@ -153,9 +158,9 @@ class _Speaking(NamedTuple):
     def grammar(self, request: ChatRequest, use: ToolUse) -> Grammar | None:
         asked = request.constraint()
         opened = self.thoughts is not None and self.thoughts.opened(self.tail)
-        if use.mode == "none":
-            if asked is None or self._thinks is None:
-                return asked
+        if use.mode == "none" and (asked is None or not (self._thinks or self._channelled)):
+            return asked
+        if asked is not None and use.mode == "none" and self._thinks is not None:
             text = after_thought(asked.text, self._thinks, self._marker, opened=opened)
             return Grammar(text, asked.field)
         text = grammar(
@@ -168,7 +173,7 @@ class _Speaking(NamedTuple):
             opened=opened,
             plain=asked.text if asked is not None else "",
         )
-        return Grammar(text, "tools")
+        return Grammar(text, "tools" if self.tools or asked is None else asked.field)
 
     def _marker(self, text: str) -> str:
         token = self.text.marker_id(text)

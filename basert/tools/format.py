@@ -59,5 +59,5 @@ class Format(Protocol):
 class Channelled(Protocol):
     """A format in which text and thoughts, too, are written in a form of their own."""
 
-    def answer(self, tools: Sequence[Tool], marker: Marker, *, required: bool) -> str:
-        """The whole answer, as in Format.body."""
+    def answer(self, tools: Sequence[Tool], marker: Marker, *, required: bool, final: str) -> str:
+        """The whole answer, as in Format.body. final: the atom of what is said to the user in the end."""

@@ -37,7 +37,9 @@ def grammar(
     InvalidRequest for a schema that the format cannot be held to.
     """
     if isinstance(form, Channelled):
-        return _joined([f"start: {form.answer(tools, marker, required=required)}"])
+        answer = form.answer(tools, marker, required=required, final=f"@{_PLAIN}" if plain else "TEXT")
+        lines = [f"start: {answer}"]
+        return _with_plain(lines, plain) if plain and not required else _joined(lines)
     body, *rules = form.body(tools, marker, parallel=parallel).split("\n")
     lines = [*_start(think, marker, opened=opened), f"body: {body}", *rules, TEXT]
     if required:

@@ -48,20 +48,22 @@ class Harmony:
         )
         return f"({choices}) {marker(CALL)}"
 
-    def answer(self, tools: Sequence[Tool], marker: Marker, *, required: bool) -> str:
+    def answer(self, tools: Sequence[Tool], marker: Marker, *, required: bool, final: str) -> str:
         """Thoughts as the model likes, then a call; if not required, words to the user and an answer, too."""
         channel, message, again = marker(CHANNEL), marker(MESSAGE), f'{marker(START)} "assistant"'
         lines = [
             f'analysis: {channel} "analysis" {message} said {again}',
             until("said", marker(END)),
-            f"call: {channel} {self.body(tools, marker, parallel=False)}",
             TEXT,
         ]
+        if tools:
+            lines.append(f"call: {channel} {self.body(tools, marker, parallel=False)}")
         if required:
             return "\n".join(["analysis* call", *lines])
         commentary = f'commentary: {channel} "commentary" {message} said {again}'
-        final = f'final: {channel} "final" {message} TEXT'
-        return "\n".join(["(analysis | commentary)* (call | final)", *lines, commentary, final])
+        rule = f'final: {channel} "final" {message} {final}'
+        ends = "(call | final)" if tools else "final"
+        return "\n".join([f"(analysis | commentary)* {ends}", *lines, commentary, rule])
 
 
 def _read(source: Source) -> Reading[None]:

@@ -60,6 +60,18 @@ def test_an_answer_is_a_call_or_in_the_form(think: Any) -> None:
     assert not accepts(made, first + "\n".join([CALL] * 17))
 
 
+@pytest.mark.parametrize("tools", [[], [WEATHER]])
+def test_channels_keep_their_form_around_a_form(tools: list[Tool]) -> None:
+    form = FORMATS["harmony"]
+    made = grammar(form, tools, quote, required=False, parallel=True, plain=JSON)
+    thought = "<|channel|>analysis<|message|>Well.<|end|><|start|>assistant"
+    call = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Oslo"}<|call|>'
+    assert accepts(made, thought + '<|channel|>final<|message|>{"a": 1}')
+    assert not accepts(made, thought + "<|channel|>final<|message|>Well.")
+    assert not accepts(made, '{"a": 1}')
+    assert accepts(made, thought + call) == bool(tools)
+
+
 def test_a_grammar_for_a_whole_answer_is_refused_beside_tools() -> None:
     with pytest.raises(InvalidRequest, match="Lark"):
         grammar(FORMATS["hermes"], [WEATHER], quote, required=False, parallel=True, plain='root ::= "a"')

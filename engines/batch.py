@@ -111,7 +111,7 @@ def draft_row(sequence: Sequence, sizes: Iterable[int]) -> Row | None:
 
 def _guess(sequence: Sequence, most: int) -> list[int]:
     """What comes next: what the grammar leaves no choice about, else what was said before in such a place."""
-    forced = sequence.constraint.forced()[:most] if sequence.constraint is not None else []
+    forced = sequence.constraint.forced(most) if sequence.constraint is not None else []
     return forced or sequence.drafter.draft(sequence.tokens, most)
 
 

@@ -12,9 +12,9 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llguidance import LLMatcher
@@ -26,7 +26,10 @@ PATIENCE = 0.02  # seconds that a step waits for a mask
 LONGEST_MASK = 2.0  # seconds that one may take in all
 BARRED = -1e32  # added to the logits of what a grammar forbids: worse than any other bar, and a number
 
+FEW = 64  # tokens: more of them are no beginnings of one
+
 Penalty = NDArray[np.float32]
+Spell = Callable[[int], bytes]  # a token's text
 
 
 class Found(NamedTuple):
@@ -34,23 +37,22 @@ class Found(NamedTuple):
 
     bits: bytes  # a bit for each token of the vocabulary, little-endian: it is allowed
     only: int  # the one token that is allowed; -1 where there are several
-    forced: list[int]  # tokens that the grammar leaves no choice about, as far as it can tell
 
 
 class Next(NamedTuple):
-    """What a grammar says of the next token, as it is drawn: `only` and `forced` as in Found."""
+    """What a grammar says of the next token, as it is drawn; `only` as in Found."""
 
     penalty: Penalty  # [vocab]: 0 for what is allowed, else BARRED
     only: int
-    forced: list[int]
 
 
 class Constraint:
     """One sequence's way through its grammar."""
 
-    def __init__(self, matcher: LLMatcher, first: Found) -> None:
+    def __init__(self, matcher: LLMatcher, first: Found, spell: Spell) -> None:
         """first: what the grammar says at its start."""
         self._matcher = matcher
+        self._spell = spell
         self._next = _next(first)
         self._accepted = -1  # the token drawn last, whose followers nobody looks for yet
         self._asked = 0.0  # when others were asked to look for them
@@ -71,12 +73,14 @@ class Constraint:
             raise self._error
         return self._next
 
-    def forced(self) -> list[int]:
-        """Tokens that will come next; none while others look for them."""
+    def forced(self, most: int) -> list[int]:
+        """Tokens that will come next, `most` at most, where the grammar leaves no choice of text; it may
+        leave one of how that is cut into tokens, so that this is a guess. None while others look for them."""
         if self.behind:
             self.advance()
-        known = self._answered is None or self._answered.is_set()
-        return self._next.forced if known else []
+        if self._error is not None or not (self._answered is None or self._answered.is_set()):
+            return []
+        return _forced(self._matcher.deep_copy(), self._spell, self._next.penalty == 0, most)
 
     def accept(self, token: int) -> None:
         """The token was drawn. What may follow is found out beside what comes now (see `Ahead`), or, where it
@@ -138,15 +142,35 @@ def look(matcher: LLMatcher) -> Found:
         raise _too_costly(matcher.get_error())
     number = int.from_bytes(bits, "little")
     only = number.bit_length() - 1 if number.bit_count() == 1 else -1
-    return Found(bits, only, [] if matcher.is_stopped() else matcher.compute_ff_tokens())
+    return Found(bits, only)
 
 
 def _next(found: Found) -> Next:
-    allowed = np.unpackbits(np.frombuffer(found.bits, np.uint8), bitorder="little")
-    penalty = allowed.astype(np.float32)
+    penalty = _unpacked(found.bits).astype(np.float32)
     penalty -= 1
     penalty *= -BARRED
-    return Next(penalty, found.only, found.forced)
+    return Next(penalty, found.only)
+
+
+def _unpacked(bits: bytes) -> NDArray[np.uint8]:
+    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
+
+
+def _forced(matcher: LLMatcher, spell: Spell, allowed: NDArray[Any], most: int) -> list[int]:
+    """The longest token, as long as all others that are allowed are beginnings of it. llguidance's own answer
+    to this does not come where the forced text has no end (see engines.grammars)."""
+    tokens: list[int] = []
+    until = time.monotonic() + PATIENCE
+    while len(tokens) < most and np.count_nonzero(allowed) <= FEW and time.monotonic() < until:
+        spelt = {int(token): spell(int(token)) for token in np.flatnonzero(allowed)}
+        longest = max(spelt, key=lambda token: len(spelt[token]), default=-1)
+        if longest < 0 or not all(spelt[longest].startswith(text) for text in spelt.values()):
+            break
+        if not matcher.consume_token(longest) or matcher.is_stopped():
+            break
+        tokens.append(longest)
+        allowed = _unpacked(matcher.compute_bitmask())
+    return tokens
 
 
 def _too_costly(why: str) -> InvalidRequest:

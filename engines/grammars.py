@@ -5,10 +5,12 @@ Compiling runs in a thread of its own, without the interpreter lock.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
@@ -20,6 +22,7 @@ KEPT = 64  # compiled grammars
 STACK_BYTES = 512 << 20  # of the thread that compiles: 40 KB for each rule that 256 KiB of text can hold
 # Of the default, the part that keeps a step of the worst regular expression tried at 60 ms instead of 750.
 LEXER_FUEL = 200_000
+UNFORCED = '%llguidance {"no_forcing": true}'
 
 
 class Grammars:
@@ -49,7 +52,7 @@ class Grammars:
 
     def _compile(self, grammar: str) -> Constraint:
         if grammar not in self._kept:
-            matcher = LLMatcher(self._load(), _lark(grammar), log_level=0, limits=self._limits)
+            matcher = LLMatcher(self._load(), _unforced(grammar), log_level=0, limits=self._limits)
             if matcher.is_error():
                 raise InvalidRequest(f"This cannot be guaranteed: {line(matcher.get_error())}.")
             self.compiled += 1
@@ -60,7 +63,7 @@ class Grammars:
 
     def _copy(self, grammar: str) -> Constraint:
         matcher, first = self._kept[grammar]
-        return Constraint(matcher.deep_copy(), first)
+        return Constraint(matcher.deep_copy(), first, lambda token: self._load().decode_bytes([token]))
 
     def _load(self) -> LLTokenizer:
         if self._tokenizer is None:
@@ -85,11 +88,29 @@ def _deep_thread() -> ThreadPoolExecutor:
     return pool
 
 
-def _lark(grammar: str) -> str:
-    """A client's own grammar may be GBNF, llama.cpp's notation."""
-    if grammar.lstrip().startswith("{"):
-        return grammar
+def _unforced(grammar: str) -> str:
+    """As llguidance takes it, told not to look for text without a choice: where that has no end (`start: /x+/
+    start`, an array that has to hold one like itself) it would look for ever, and nothing could end it."""
     try:
-        return any_to_lark(grammar)
+        asked = json.loads(grammar)["grammars"] if grammar.lstrip().startswith("{") else [_named(grammar)]
+        return json.dumps({"grammars": [_mended(one) for one in asked]})
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidRequest(f"The grammar is none: {line(str(error))}.") from None
+
+
+def _mended(grammar: dict[str, Any]) -> dict[str, Any]:
+    """One of llguidance's grammars, in Lark, with our option behind any of its own."""
+    name = {"name": grammar["name"]} if "name" in grammar else {}
+    if "json_schema" in grammar:
+        lark = f"start: %json {json.dumps(grammar['json_schema'])}"
+    else:
+        lark = grammar["lark_grammar"]
+    return {**name, "lark_grammar": f"{lark}\n{UNFORCED}\n"}
+
+
+def _named(grammar: str) -> dict[str, Any]:
+    """A client's own grammar may be GBNF, llama.cpp's notation."""
+    try:
+        return {"lark_grammar": any_to_lark(grammar)}
     except Exception as error:  # whatever its parser stumbles over
         raise InvalidRequest(f"The grammar is neither Lark nor GBNF: {line(str(error))}.") from None

@@ -38,7 +38,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Grammar(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an answer has to look like: a Lark grammar with llguidance's extensions, or its JSON form."""
+    """What an answer has to look like: llguidance's JSON list of grammars; a text that is none is GBNF."""
 
     text: str
     field: str = "response_format"  # of the request, that asked for it: errors name it

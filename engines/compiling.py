@@ -77,8 +77,7 @@ class Compiling:
                 submit, "This model names no token that ends an answer, as constrained output needs."
             )
         if len(self._waiting) >= MOST_WAITING:
-            why = f"{len(self._waiting)} requests wait for their grammars; try again later."
-            return Failed(submit.id, "queue_full", why)
+            return _busy(submit, f"{len(self._waiting)} requests wait for their grammars; try again later.")
         if self._grammars is None:
             self._grammars = self._new()
         future = self._grammars.constraint(submit.grammar.text)
@@ -104,8 +103,9 @@ class Compiling:
 
 
 def _result(one: _Waiting) -> Constraint | Failed:
+    if one.future.cancel():  # nobody has come to it
+        return _busy(one.submit, "Other grammars are being compiled; try again later.")
     if not one.future.done():
-        one.future.cancel()
         return _failed(one.submit, f"The grammar was not compiled within {LONGEST:g} s; make it simpler.")
     try:
         return one.future.result()
@@ -116,6 +116,10 @@ def _result(one: _Waiting) -> Constraint | Failed:
     except BaseException as error:  # llguidance's panics are no Exceptions
         _log.error("a grammar could not be compiled: %s", error)
         return _failed(one.submit, "The grammar could not be compiled; write it in another way.")
+
+
+def _busy(submit: Submit, why: str) -> Failed:
+    return Failed(submit.id, "queue_full", why)
 
 
 def _failed(submit: Submit, why: str) -> Failed:

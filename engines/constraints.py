@@ -12,12 +12,12 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from basert.errors import InvalidRequest
@@ -29,7 +29,6 @@ BARRED = -1e32  # added to the logits of what a grammar forbids: worse than any 
 FEW = 64  # tokens: more of them are no beginnings of one
 
 Penalty = NDArray[np.float32]
-Spell = Callable[[int], bytes]  # a token's text
 
 
 class Found(NamedTuple):
@@ -46,62 +45,92 @@ class Next(NamedTuple):
     only: int
 
 
+class _Search:
+    """For what may follow a token: whoever claims it first, does it."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+        self.done = threading.Event()
+        self.begun = 0.0  # time.monotonic, once it is claimed
+        self._free = threading.Lock()
+
+    def claim(self) -> bool:
+        """Whether it is the caller's to do."""
+        claimed = self._free.acquire(blocking=False)
+        if claimed:
+            self.begun = time.monotonic()
+        return claimed
+
+
 class Constraint:
     """One sequence's way through its grammar."""
 
-    def __init__(self, matcher: LLMatcher, first: Found, spell: Spell) -> None:
+    def __init__(self, matcher: LLMatcher, first: Found, tokenizer: LLTokenizer) -> None:
         """first: what the grammar says at its start."""
         self._matcher = matcher
-        self._spell = spell
+        self._tokenizer = tokenizer
+        self._last: list[int] = []  # the token accepted last, if there is one
         self._next = _next(first)
-        self._accepted = -1  # the token drawn last, whose followers nobody looks for yet
-        self._asked = 0.0  # when others were asked to look for them
-        self._answered: threading.Event | None = None  # they are found, or cannot be
+        self._search: _Search | None = None  # for what may follow the token drawn last
         self._error: InvalidRequest | None = None
 
+    def accept(self, token: int) -> None:
+        """The token was drawn. What may follow is found out by `look_ahead`, in another thread, or else when
+        it is asked for."""
+        self._search = _Search(token)
+        self._last = [token]
+
+    def look_ahead(self) -> None:
+        """Find out what may follow the token drawn last, unless somebody does or has."""
+        search = self._search
+        if search is not None and search.claim():
+            self._find(search)
+
     def next(self) -> Next | None:
-        """What may come now; None while that is still being found out. Raises InvalidRequest when the grammar
-        turns out to be too costly."""
-        if self.behind:
-            self.advance()
-        elif self._answered is not None and not self._answered.wait(PATIENCE):
-            if time.monotonic() - self._asked > LONGEST_MASK:
+        """What may come now; None while another thread is still finding it out. Raises InvalidRequest when
+        the grammar turns out to be too costly."""
+        self.look_ahead()
+        search = self._search
+        if search is not None and not search.done.wait(PATIENCE):
+            if time.monotonic() - search.begun > LONGEST_MASK:
                 raise _too_costly(f"a token took more than {LONGEST_MASK:g} s")
             return None
-        self._answered = None
+        self._search = None
         if self._error is not None:
             raise self._error
         return self._next
 
     def forced(self, most: int) -> list[int]:
-        """Tokens that will come next, `most` at most, where the grammar leaves no choice of text; it may
-        leave one of how that is cut into tokens, so that this is a guess. None while others look for them."""
-        if self.behind:
-            self.advance()
-        if self._error is not None or not (self._answered is None or self._answered.is_set()):
+        """Tokens that will come next, `most` at most, where the grammar leaves no choice of text: as the
+        tokenizer cuts it, which is a guess, for a model may cut it in another way. None while others look."""
+        self.look_ahead()
+        if self._error is not None or not (self._search is None or self._search.done.is_set()):
             return []
-        return _forced(self._matcher.deep_copy(), self._spell, self._next.penalty == 0, most)
+        text = self._forced_text(self._matcher.deep_copy(), self._next.penalty == 0, most)
+        return self._tokenizer.tokenize_partial(text, self._last)[0][:most] if text else []
 
-    def accept(self, token: int) -> None:
-        """The token was drawn. What may follow is found out beside what comes now (see `Ahead`), or, where it
-        is needed at once, by `next` itself."""
-        self._accepted = token
+    def _forced_text(self, matcher: LLMatcher, allowed: NDArray[Any], most: int) -> bytes:
+        """What the longest token says, as long as all others that are allowed are beginnings of it; and so
+        on. llguidance's own answer does not come where the text has no end (see engines.grammars)."""
+        text, until = b"", time.monotonic() + PATIENCE
+        for _ in range(most):
+            if np.count_nonzero(allowed) > FEW or time.monotonic() > until:
+                break
+            spelt = {
+                int(token): self._tokenizer.decode_bytes([int(token)]) for token in np.flatnonzero(allowed)
+            }
+            longest = max(spelt, key=lambda token: len(spelt[token]), default=-1)
+            if longest < 0 or not all(spelt[longest].startswith(one) for one in spelt.values()):
+                break
+            if not matcher.consume_token(longest) or matcher.is_stopped():
+                break
+            text += spelt[longest]
+            allowed = _unpacked(matcher.compute_bitmask())
+        return text
 
-    @property
-    def behind(self) -> bool:
-        """Whether what may follow the last token is still to be looked for, and nobody does."""
-        return self._accepted >= 0 and self._answered is None
-
-    def ask(self) -> threading.Event:
-        """Another thread is going to `advance`, and set this when it has."""
-        self._asked, self._answered = time.monotonic(), threading.Event()
-        return self._answered
-
-    def advance(self) -> None:
-        """Find out what may follow the accepted token."""
-        token, self._accepted = self._accepted, -1
+    def _find(self, search: _Search) -> None:
         try:
-            if not self._matcher.consume_token(token):
+            if not self._matcher.consume_token(search.token):
                 raise _too_costly(self._matcher.get_error())
             self._next = _next(look(self._matcher))
         except InvalidRequest as error:
@@ -110,29 +139,29 @@ class Constraint:
             raise
         except BaseException as error:  # llguidance's panics are no Exceptions
             self._error = _too_costly(str(error))
+        finally:
+            search.done.set()
 
 
 class Ahead:
-    """Looks ahead for many sequences, in threads, while the graph runs. One grammar that takes long keeps one
-    thread; the others share what is left."""
+    """Looks ahead for many sequences, in threads, while the graph runs. What no thread has come to when it is
+    wanted is done by who wants it, so that a grammar that takes long holds up no other."""
 
     def __init__(self, threads: int = 2) -> None:
         self._pool = ThreadPoolExecutor(threads, "masks")
         self._threads = threads
 
-    def look(self, constraints: Sequence[Constraint]) -> None:
+    def look(self, constraints: Iterable[Constraint]) -> None:
         """Begin to find out what may follow in each of these; returns at once."""
-        queue = deque((one, one.ask()) for one in constraints)
+        queue = deque(constraints)
         for _ in range(min(self._threads, len(queue))):
             self._pool.submit(_work_off, queue)
 
 
-def _work_off(queue: deque[tuple[Constraint, threading.Event]]) -> None:
+def _work_off(queue: deque[Constraint]) -> None:
     with contextlib.suppress(IndexError):  # another thread took the last one
         while True:
-            constraint, answered = queue.popleft()
-            constraint.advance()
-            answered.set()
+            queue.popleft().look_ahead()
 
 
 def look(matcher: LLMatcher) -> Found:
@@ -154,23 +183,6 @@ def _next(found: Found) -> Next:
 
 def _unpacked(bits: bytes) -> NDArray[np.uint8]:
     return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
-
-
-def _forced(matcher: LLMatcher, spell: Spell, allowed: NDArray[Any], most: int) -> list[int]:
-    """The longest token, as long as all others that are allowed are beginnings of it. llguidance's own answer
-    to this does not come where the forced text has no end (see engines.grammars)."""
-    tokens: list[int] = []
-    until = time.monotonic() + PATIENCE
-    while len(tokens) < most and np.count_nonzero(allowed) <= FEW and time.monotonic() < until:
-        spelt = {int(token): spell(int(token)) for token in np.flatnonzero(allowed)}
-        longest = max(spelt, key=lambda token: len(spelt[token]), default=-1)
-        if longest < 0 or not all(spelt[longest].startswith(text) for text in spelt.values()):
-            break
-        if not matcher.consume_token(longest) or matcher.is_stopped():
-            break
-        tokens.append(longest)
-        allowed = _unpacked(matcher.compute_bitmask())
-    return tokens
 
 
 def _too_costly(why: str) -> InvalidRequest:

@@ -44,10 +44,10 @@ class Sampler:
     def look_ahead(self) -> None:
         """Begin to find out what grammars allow next. To be called right before the graph runs: until then
         the threads that do it would only take turns with this one at the interpreter's lock."""
-        behind = [constraint for constraint in self._constraints if constraint.behind]
-        if behind:
+        if self._constraints:
             self._ahead = self._ahead or _ahead()
-            self._ahead.look(behind)
+            self._ahead.look(self._constraints)
+            self._constraints = []
 
     def _samples(self, batch: Batch, output: Output) -> list[Sample]:
         if batch.score:

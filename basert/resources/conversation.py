@@ -18,6 +18,7 @@ from basert.reasoning import formats as thoughts
 from basert.reasoning.format import ThinkFormat
 from basert.resources.planning import context_of, kept
 from basert.schema.chat import ChatRequest, Message
+from basert.schema.constraints import limited
 from basert.schema.json_schemas import known_formats
 from basert.schema.tools import Tool, ToolUse, template_tools
 from basert.text import TextModel
@@ -162,7 +163,7 @@ class _Speaking(NamedTuple):
             return asked
         if asked is not None and use.mode == "none" and self._thinks is not None:
             text = after_thought(asked.text, self._thinks, self._marker, opened=opened)
-            return Grammar(text, asked.field)
+            return limited(Grammar(text, asked.field))
         text = grammar(
             self.calls,
             self.tools,
@@ -173,7 +174,7 @@ class _Speaking(NamedTuple):
             opened=opened,
             plain=asked.text if asked is not None else "",
         )
-        return Grammar(text, "tools" if self.tools or asked is None else asked.field)
+        return limited(Grammar(text, "tools" if self.tools or asked is None else asked.field))
 
     def _marker(self, text: str) -> str:
         token = self.text.marker_id(text)

@@ -55,14 +55,8 @@ def plan(
     Raises InvalidRequest, ContextLengthExceeded.
     """
     limits = [_limit(prompt, model, param, wanted, default) for prompt in prompts]
-    if (request.min_tokens or 0) > max(limits):
-        raise InvalidRequest(
-            f"Invalid 'min_tokens': {request.min_tokens} is more than the {max(limits)} tokens allowed.",
-            param="min_tokens",
-        )
     vocabulary = model.manifest.vocab_size
-    check_ids(request.stop_token_ids or [], vocabulary, "stop_token_ids")
-    check_ids(request.allowed_token_ids or [], vocabulary, "allowed_token_ids")
+    _check_drawing(request, max(limits), vocabulary)
     scored = -1 if request.prompt_logprobs is None else request.prompt_logprobs
     return Plan(
         prompts=prompts,
@@ -84,6 +78,17 @@ def plan(
         priority=int((request.priority or 0) > 0),
         cache_salt=request.cache_salt or (token_hex() if request.cache_prompt is False else ""),
     )
+
+
+def _check_drawing(request: GenerationRequest, most: int, vocab_size: int) -> None:
+    """most: tokens that the longest answer may have. Raises InvalidRequest."""
+    if (request.min_tokens or 0) > most:
+        raise InvalidRequest(
+            f"Invalid 'min_tokens': {request.min_tokens} is more than the {most} tokens allowed.",
+            param="min_tokens",
+        )
+    check_ids(request.stop_token_ids or [], vocab_size, "stop_token_ids")
+    check_ids(request.allowed_token_ids or [], vocab_size, "allowed_token_ids")
 
 
 def kept(ids: list[int], request: GenerationRequest, model: Model, wanted: int | None) -> list[int]:

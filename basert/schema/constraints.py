@@ -1,8 +1,8 @@
 """What an answer has to look like: the fields that ask for it, and the grammar they come to.
 
-The grammar is llguidance's JSON form, or a client's own text; an engine compiles it, and says what it cannot
-guarantee. Fields of OpenAI (`response_format`), of vLLM (`structured_outputs`, `guided_*`) and of llama.cpp's
-server (`grammar`, `json_schema`) all come to the same.
+The grammar is in llguidance's JSON form, or GBNF; an engine compiles it, and says what it cannot guarantee.
+Fields of OpenAI (`response_format`), of vLLM (`structured_outputs`, `guided_*`) and of llama.cpp's server
+(`grammar`, `json_schema`) all come to the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from msgspec import Meta
 from basert.errors import InvalidRequest
 from basert.messages import Grammar
 from basert.schema.drawing import DrawingFields
-from basert.schema.json_schemas import known_formats, strict_times
+from basert.schema.json_schemas import check_schema, known_formats, strict_times
+from basert.schema.parsing import too_deep
 
 # One space, or a line break with indentation, where JSON may have any: no model can go on with it for ever.
 WHITESPACE = r" |\n {0,16}"
-MOST_BYTES = 1 << 18
+MOST_BYTES = 1 << 19
 MOST_CHOICES = 2048
+MOST_DEEP = 64
 
+# A first rule, or options. Lines may be many: nothing here looks past the end of one.
+_LARK = re.compile(r"^[ \t]*(?:%llguidance\b|start(?:\[[^\]\n]*\])?[ \t]*:(?!:))", re.MULTILINE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")  # which may not stand in a Lark text as they are
 
 Field = Annotated[Any, Meta(description="What the answer has to look like; at most one such field.")]
@@ -55,10 +59,17 @@ class ConstraintFields(DrawingFields, kw_only=True):
                 "leave one of them out.",
                 param=grammars[1].field,
             )
-        if grammars and len(grammars[0].text.encode()) > MOST_BYTES:
-            field = grammars[0].field
-            raise InvalidRequest(f"Invalid '{field}': it is longer than {MOST_BYTES} bytes.", param=field)
-        return grammars[0] if grammars else None
+        return limited(grammars[0]) if grammars else None
+
+
+def limited(grammar: Grammar) -> Grammar:
+    """The same. Raises InvalidRequest for one that nobody should have to compile."""
+    if len(grammar.text) > MOST_BYTES or len(grammar.text.encode()) > MOST_BYTES:
+        field = grammar.field
+        raise InvalidRequest(
+            f"Invalid '{field}': it makes a grammar of over {MOST_BYTES} bytes.", param=field
+        )
+    return grammar
 
 
 def json_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,13 +116,23 @@ def _structured(field: str, value: Any) -> str | None:
 
 def _json(field: str, schema: Any) -> str:
     if isinstance(schema, str):
-        try:
-            schema = msgspec.json.decode(schema)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"Invalid '{field}': it is not valid JSON ({error}).", param=field) from None
+        schema = _decoded(field, schema)
     if not isinstance(schema, dict):
         raise InvalidRequest(f"Invalid '{field}': expected a JSON schema, an object.", param=field)
+    check_schema(schema, field)
     return grammar_text(json_grammar(schema))
+
+
+def _decoded(field: str, text: str) -> Any:
+    """A schema that is sent as a text, which the limit on a body's depth does not see."""
+    if too_deep(text.encode(), MOST_DEEP):
+        raise InvalidRequest(
+            f"Invalid '{field}': it is nested more than {MOST_DEEP} levels deep.", param=field
+        )
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"Invalid '{field}': it is not valid JSON ({error}).", param=field) from None
 
 
 def _regex(field: str, value: Any) -> str:
@@ -142,8 +163,9 @@ def _lark_string(text: str) -> str:
 
 
 def _grammar(field: str, value: Any) -> str:
-    """A client's own: Lark as llguidance has it, or GBNF; the engine tells them apart."""
-    return _string(field, value)
+    """A client's own: in llguidance's dialect of Lark or its JSON form, else in GBNF."""
+    text = _string(field, value)
+    return grammar_text({"lark_grammar": text}) if _LARK.search(text) else text
 
 
 def _object(field: str, _value: Any) -> str:

@@ -47,6 +47,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise _translated(str(error), where) from None
+    except RecursionError:
+        raise InvalidRequest(f"Invalid '{where}': it is nested too deeply.", param=where) from None
 
 
 @contextmanager

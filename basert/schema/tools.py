@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from basert.errors import InvalidRequest
+from basert.schema.json_schemas import check_schema
 
 
 class FunctionCall(msgspec.Struct):
@@ -83,6 +84,7 @@ def check_tools(tools: Sequence[Tool] | None) -> None:
         if names.index(tool.function.name) != number:
             param = f"tools[{number}].function.name"
             raise InvalidRequest(f"Invalid '{param}': {tool.function.name!r} is there twice.", param=param)
+        check_schema(tool.function.parameters or {}, f"tools[{number}].function.parameters")
 
 
 class ToolUse(NamedTuple):

@@ -10,6 +10,7 @@ from basert.tools.lark import Inexpressible, members, quote, value
 from basert.tools.schemas import definitions, inexpressible, lark_json, properties, types, variants
 
 _DEEPEST = 8  # schemas in schemas, of which some contain themselves
+_MOST = 2000  # values in all: with references a short schema can have any number of them
 
 
 class GemmaRules:
@@ -21,6 +22,7 @@ class GemmaRules:
         self._tool = tool
         self._escape = escape
         self._depth = 0
+        self._values = 0
 
     def object(self, rule: str, schema: Mapping[str, Any]) -> str:
         """Atoms: an object. Raises InvalidRequest for what the notation cannot be held to."""
@@ -34,8 +36,11 @@ class GemmaRules:
 
     def _value(self, rule: str, schema: Mapping[str, Any]) -> str:
         self._depth += 1
+        self._values += 1
         if self._depth > _DEEPEST:
             raise inexpressible(self._tool, f"is more than {_DEEPEST} levels deep")
+        if self._values > _MOST:
+            raise inexpressible(self._tool, f"has more than {_MOST} values")
         choices = [
             self._typed(f"{rule}_{kind}_{index}", kind, one)
             for index, one in enumerate(variants(schema))

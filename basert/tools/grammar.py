@@ -1,9 +1,10 @@
-"""A whole answer as a llguidance Lark grammar: a thought perhaps, then text and calls. Knows no details."""
+"""A whole answer as a grammar for llguidance: a thought perhaps, then text and calls. Knows no details."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from basert.errors import InvalidRequest
 from basert.reasoning.format import ThinkFormat
@@ -61,22 +62,33 @@ def after_thought(plain: str, think: ThinkFormat, marker: Marker, *, opened: boo
 
 
 def _with_plain(lines: Sequence[str], plain: str) -> str:
-    """Both in llguidance's JSON form. Raises InvalidRequest for a notation that cannot stand in it."""
-    if plain.lstrip().startswith("{"):
+    """Both grammars. Raises InvalidRequest for one that cannot stand beside another."""
+    return _listed(_lark(lines), {**_only(plain), "name": _PLAIN})
+
+
+def _only(plain: str) -> dict[str, Any]:
+    """The grammar in a list of one."""
+    try:
         [asked] = json.loads(plain)["grammars"]
-    elif "::=" in plain:
+        return {**asked}
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise InvalidRequest(
-            "A GBNF grammar holds for a whole answer, and here thoughts or tool calls may come beside; "
-            "send it in Lark's notation."
-        )
-    else:
-        asked = {"lark_grammar": plain}
-    grammars = [{"lark_grammar": _joined(lines)}, {**asked, "name": _PLAIN}]
-    return json.dumps({"grammars": grammars}, ensure_ascii=False)
+            "Where thoughts or tool calls may come beside, a grammar has to be in Lark: neither GBNF nor a "
+            "list of several."
+        ) from None
 
 
 def _joined(lines: Sequence[str]) -> str:
-    return "\n".join(["%llguidance {}", *lines, ""])
+    return _listed(_lark(lines))
+
+
+def _lark(lines: Sequence[str]) -> dict[str, Any]:
+    return {"lark_grammar": "\n".join(lines)}
+
+
+def _listed(*grammars: dict[str, Any]) -> str:
+    """As requests have them."""
+    return json.dumps({"grammars": grammars}, ensure_ascii=False)
 
 
 def _start(think: ThinkFormat | None, marker: Marker, *, opened: bool) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from basert.errors import InvalidRequest
@@ -13,6 +14,7 @@ ALL_TYPES = frozenset(["string", "integer", "number", "boolean", "null", "array"
 # One space at most where JSON may have any: small models would go on with whitespace for ever.
 _GUIDANCE = {"whitespace_pattern": " ?"}
 _DEEPEST = 8  # references and choices in each other
+MOST_VARIANTS = 64
 _COMBINING = ("$ref", "anyOf", "oneOf", "allOf", "not", "if", "patternProperties", "dependentSchemas")
 _PYTHON_TYPES = {
     str: "string",
@@ -67,18 +69,29 @@ def inexpressible(tool: Tool, why: str) -> InvalidRequest:
     )
 
 
-def variants(schema: Mapping[str, Any], depth: int = 0) -> list[dict[str, Any]]:
-    """The schemas of which a value has to fit one: this one, what it refers to, or what it is any of."""
-    choices = _choices(schema)
-    if choices is None or depth > _DEEPEST:
-        return [dict(schema)]
-    shared = definitions(schema)
-    return [
-        one
-        for choice in choices
-        if isinstance(choice, dict)
-        for one in variants({**shared, **choice}, depth + 1)
-    ]
+def variants(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of which a value has to fit one: this one, what it refers to, or what it is any of.
+
+    Raises InvalidRequest where there are more of them than anybody needs.
+    """
+    found = list(islice(_variants(schema, 0), MOST_VARIANTS + 1))
+    if len(found) > MOST_VARIANTS:
+        raise InvalidRequest(
+            f"In the tool-call format of this model an argument has at most {MOST_VARIANTS} alternatives.",
+            param="tools",
+        )
+    return found
+
+
+def _variants(schema: Mapping[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+    keyword, choices = _choices(schema)
+    if not keyword or depth > _DEEPEST:
+        yield dict(schema)
+        return
+    beside = {key: value for key, value in schema.items() if key != keyword}
+    for choice in choices:
+        if isinstance(choice, dict):
+            yield from _variants({**beside, **choice}, depth + 1)
 
 
 def definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,14 +99,17 @@ def definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {key: schema[key] for key in ("$defs", "definitions", "x-guidance") if key in schema}
 
 
-def _choices(schema: Mapping[str, Any]) -> list[Any] | None:
+def _choices(schema: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """The keyword that leaves a choice, and between what; "" where none does."""
     if isinstance(reference := schema.get("$ref"), str):
         place, _, name = reference.removeprefix("#/").partition("/")
         target = definitions(schema).get(place, {}).get(name)
-        return None if target is None else [target]
-    combined = schema.get("allOf", ())
-    choices = combined if len(combined) == 1 else schema.get("anyOf") or schema.get("oneOf")
-    return choices if isinstance(choices, list) else None
+        return ("", []) if target is None else ("$ref", [target])
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        choices = schema.get(keyword)
+        if isinstance(choices, list) and (keyword != "allOf" or len(choices) == 1):
+            return keyword, choices
+    return "", []
 
 
 def types(schema: Mapping[str, Any]) -> frozenset[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -12,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from basert.errors import InvalidRequest
 from basert.manifest import TOKENIZER, read_manifest
 from basert.messages import Grammar, Sampling
 from basert.schema.constraints import grammar_text, json_grammar
-from engines import compiling
-from engines.constraints import Ahead, Constraint, Next
-from engines.grammars import Grammars
-from tests.engines.harness import PEER, SteppedEngine
+from engines.constraints import Constraint, Next
+from tests.engines.harness import SteppedEngine
 
 SCHEMA = {
     "type": "object",
@@ -135,51 +130,8 @@ def test_what_cannot_be_guaranteed_is_refused_with_the_field(engine: SteppedEngi
     assert engine.stats().slots_used == 0
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "start: /x+/ start",
-        "start: /x+/ /x+/",
-        '%llguidance {"no_forcing": false}\nstart: /x+/ start',
-        'root ::= "x" root',
-        grammar_text(json_grammar({"type": "array", "items": {"$ref": "#"}, "minItems": 1})),
-    ],
-)
-def test_a_forced_text_without_an_end_ends_at_max_tokens(engine: SteppedEngine, text: str) -> None:
-    number = engine.ask([3, 4], 20, HOT, grammar=Grammar(text))
-    engine.finish()
-    assert engine.ending(number) in ("length", "stop")
-
-
-def test_deep_grammars_do_not_end_the_engine(engine: SteppedEngine) -> None:
-    """On a usual thread's stack both end the process."""
-    rules = "\n".join(f'r{i}: r{i + 1} r{i + 1} | "a"' for i in range(3000))
-    links = {f"a{i}": {"properties": {"x": {"$ref": f"#/$defs/a{i + 1}"}}} for i in range(2500)}
-    chain = {"$ref": "#/$defs/a0", "$defs": {**links, "a2500": {"type": "integer"}}}
-    texts = [f'start: r0\n{rules}\nr3000: "b"', grammar_text(json_grammar(chain))]
-    numbers = [engine.ask([3, 4], 3, grammar=Grammar(text)) for text in texts]
-    engine.finish()
-    assert all(engine.ending(number) in ("invalid", "length", "stop") for number in numbers)
-
-
-def test_a_panic_of_the_compiler_ends_its_request_only(
-    engine: SteppedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Panic(BaseException):
-        pass
-
-    broken: Future[Constraint] = Future()
-    broken.set_exception(Panic("at the disco"))
-    other = engine.ask([9, 9], 5, HOT, ignore_eos=True)
-    monkeypatch.setattr(Grammars, "constraint", lambda self, grammar: broken)
-    number = engine.ask([3, 4], 9, grammar=WORDS)
-    engine.finish()
-    assert engine.failure(number).code == "invalid"
-    assert len(engine.tokens(other)) == 5
-
-
 def test_gbnf_and_lark_texts_are_both_taken(engine: SteppedEngine, bundle: Path) -> None:
-    for text in ('root ::= "yes" | "no"', 'start: "yes" | "no"'):
+    for text in ('root ::= "yes" | "no"', grammar_text({"lark_grammar": 'start: "yes" | "no"'})):
         tokens = engine.answer([3, 4], 9, HOT, grammar=Grammar(text, "grammar"))
         assert text_of(bundle, tokens) in ("yes", "no")
 
@@ -189,15 +141,6 @@ def test_a_grammar_is_compiled_once(engine: SteppedEngine) -> None:
         engine.answer([3, 4], 9, Sampling(seed=seed), grammar=WORDS)
     stats = engine.stats()
     assert (stats.grammars_compiled, stats.grammars_reused) == (1, 2)
-
-
-def test_a_grammar_that_gets_too_costly_ends_its_request_only(engine: SteppedEngine) -> None:
-    other = engine.ask([9, 9], 60, HOT, ignore_eos=True)
-    costly = Grammar(grammar_text({"lark_grammar": "start: /(a{1000}){1000}/"}), "guided_regex")
-    number = engine.ask([3, 4], 100, HOT, grammar=costly)
-    engine.finish()
-    assert engine.ending(number) in ("invalid", "length")
-    assert len(engine.tokens(other)) == 60
 
 
 def test_a_row_whose_mask_is_late_is_run_again_and_says_the_same(
@@ -220,41 +163,6 @@ def test_a_row_whose_mask_is_late_is_run_again_and_says_the_same(
     assert late.stats().held_tokens > 0
 
 
-def test_a_compilation_that_takes_too_long_is_given_up(
-    engine: SteppedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    never: Future[Constraint] = Future()
-    monkeypatch.setattr(Grammars, "constraint", lambda self, grammar: never)
-    now = [0.0]
-    engine.engine._compiling._clock = lambda: now[0]
-    number = engine.ask([3, 4], 9, grammar=WORDS)
-    engine.step(3)
-    assert not engine.replies[PEER, number]
-    now[0] = compiling.LONGEST + 1
-    engine.step()
-    assert "simpler" in engine.failure(number).message
-    assert not engine.engine.busy
-
-
-def test_requests_that_wait_for_grammars_are_bounded_cancelled_and_left(
-    engine: SteppedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Grammars, "constraint", lambda self, grammar: Future())
-    numbers = [engine.ask([3], 9, grammar=WORDS) for _ in range(compiling.MOST_WAITING + 1)]
-    assert engine.ending(numbers[-1]) == "queue_full"
-    assert engine.stats().waiting == compiling.MOST_WAITING
-    engine.cancel(numbers[0])
-    assert engine.stats().waiting == compiling.MOST_WAITING - 1
-    engine.engine.receive(PEER, None)
-    assert not engine.engine.busy
-
-
-def test_a_draining_engine_compiles_nothing(engine: SteppedEngine) -> None:
-    engine.engine.drain()
-    number = engine.ask([3, 4], 9, grammar=WORDS)
-    assert engine.ending(number) == "draining"
-
-
 def test_a_grammar_has_the_last_word_over_allowed_tokens(engine: SteppedEngine, bundle: Path) -> None:
     other = engine.ask([9, 9], 20, HOT, ignore_eos=True)
     number = engine.ask([3, 4], 9, HOT, grammar=WORDS, allowed_ids=[5, 6], min_tokens=9)
@@ -268,42 +176,3 @@ def test_log_probabilities_are_the_models_own(engine: SteppedEngine) -> None:
     engine.finish()
     assert len(engine.logprobs(number)) == len(engine.tokens(number))
     assert any(entry.id not in [token for token, _ in entry.top] for entry in engine.logprobs(number))
-
-
-def test_masks_are_awaited_briefly_and_then_refused(bundle: Path) -> None:
-    manifest = read_manifest(bundle)
-    grammars = Grammars(bundle / TOKENIZER, manifest.vocab_size, frozenset(manifest.eos_token_ids))
-    constraint = grammars.constraint(WORDS.text).result()
-    first = constraint.next()
-    assert first is not None
-    gate, ahead = threading.Event(), Ahead(threads=1)
-    ahead._pool.submit(gate.wait)  # its thread is busy
-    constraint.accept(int(first.penalty.argmax()))
-    ahead.look([constraint])
-    assert constraint.next() is None
-    assert constraint.forced(9) == []
-    constraint._asked -= 60
-    with pytest.raises(InvalidRequest, match="simpler"):
-        constraint.next()
-    gate.set()
-    ahead._pool.shutdown(wait=True)
-    assert constraint.next() is not None
-
-
-def test_a_grammar_that_takes_long_does_not_keep_others_waiting(bundle: Path) -> None:
-    manifest = read_manifest(bundle)
-    grammars = Grammars(bundle / TOKENIZER, manifest.vocab_size, frozenset(manifest.eos_token_ids))
-    slow, quick = (grammars.constraint(WORDS.text).result() for _ in range(2))
-    first = quick.next()
-    assert first is not None
-    for one in (slow, quick):
-        one.accept(int(first.penalty.argmax()))
-    gate = threading.Event()
-    advance = slow.advance
-    slow.advance = lambda: (gate.wait(), advance())  # type: ignore[method-assign, return-value, assignment]
-    Ahead(threads=2).look([slow, quick])
-    quick._answered.wait()  # type: ignore[union-attr]
-    assert quick.next() is not None
-    gate.set()
-    slow._answered.wait()  # type: ignore[union-attr]
-    assert slow.next() is not None

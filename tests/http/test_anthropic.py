@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from falcon.testing import ASGIConductor
 
 from basert.errors import EngineFailed, Overloaded
+from tests.http.asking import typed_events
 from tests.http.fakes import FakeModels, fake_app
 from tests.tiny import SENTENCE
 
@@ -29,14 +29,7 @@ async def plain(client: ASGIConductor, **fields: Any) -> Json:
 
 async def streamed(client: ASGIConductor, **fields: Any) -> list[Json]:
     result = await client.simulate_post("/v1/messages", json=BODY | {"stream": True} | fields)
-    *events, rest = result.text.split("\n\n")
-    assert rest == ""
-    told = []
-    for event in events:
-        name, data = event.split("\n")
-        told.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {told[-1]['type']}"
-    return told
+    return typed_events(result.text)
 
 
 async def test_a_plain_message_has_every_field(client: ASGIConductor, models: FakeModels) -> None:

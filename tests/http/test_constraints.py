@@ -93,6 +93,19 @@ def test_choices_are_taken_to_the_letter(choices: list[str]) -> None:
     assert not accepts(text, "".join(choices) + "!")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['start: "a"', '\n\n  start[capture]: "a"', '%llguidance {}\nstart: "a"', '// ::=\nstart: "a" | "::="'],
+)
+def test_lark_is_told_from_gbnf(text: str) -> None:
+    assert accepts(grammar("grammar", text), "a")
+
+
+@pytest.mark.parametrize("text", ['root ::= "a"', 'root ::= start\nstart ::= "start:"', "\n" * 300_000])
+def test_what_is_not_lark_is_left_to_the_engine(text: str) -> None:
+    assert _FIELDS["grammar"]("grammar", text + "x") == text + "x"
+
+
 async def test_the_engine_gets_the_grammar_and_the_field(client: ASGIConductor, models: FakeModels) -> None:
     for field, value in [("response_format", {"type": "text"}), ("guided_choice", ["a", "b"])]:
         body = {"model": "org/tiny", "messages": [{"role": "user", "content": "hi"}], field: value}

@@ -104,7 +104,7 @@ def test_a_value_of_the_wrong_type_is_blamed_on_its_field(
         (CHAT, {"guided_json": "{"}, "guided_json", "not valid JSON"),
         (CHAT, {"guided_json": {}, "guided_regex": "a"}, "guided_regex", "leave one of them out"),
         (CHAT, {"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs", "send one of"),
-        (CHAT, {"guided_regex": "a" * 300_000}, "guided_regex", "longer than"),
+        (CHAT, {"guided_regex": "a" * 600_000}, "guided_regex", "a grammar of over"),
         (CHAT, {"web_search_options": {}}, "web_search_options", "not supported"),
         (CHAT, {"modalities": ["text", "audio"]}, "modalities[1]", "'audio' is not supported"),
         (CHAT, {"functions": [{"name": "f"}]}, "functions", "send 'tools'"),

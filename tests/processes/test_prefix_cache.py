@@ -84,8 +84,7 @@ def test_two_models_keep_files_of_their_own(bundle: Path, tmp_path: Path) -> Non
     other = write_testing_bundle(tmp_path / "b", name="other", sentence="", max_context=1000, peak=5.0)
     file = tmp_path / "prefixes"
     for found in (0, 199):
-        with Server([bundle, other], ["--prefix-cache-file", str(file)]) as server:
-            client = server.openai()
+        with Server([bundle, other], ["--prefix-cache-file", str(file)]) as server, server.openai() as client:
             assert [complete(client, PROMPT, model) for model in ("tiny", "other")] == [found, found]
             assert server.stop() == 0
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
@@ -15,12 +17,22 @@ from tests.tiny import SENTENCE
 ASK: dict[str, Any] = {"max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
 
 
-def client_of(server: Server, key: str = "none") -> Anthropic:
-    return Anthropic(base_url=server.url, api_key=key, max_retries=0)
+ClientOf = Callable[..., Anthropic]
 
 
 @pytest.fixture
-def client(open_server: Server) -> Anthropic:
+def client_of() -> Iterator[ClientOf]:
+    """Clients of a server with a key, closed in the end."""
+    with contextlib.ExitStack() as clients:
+
+        def client(server: Server, key: str = "none") -> Anthropic:
+            return clients.enter_context(Anthropic(base_url=server.url, api_key=key, max_retries=0))
+
+        yield client
+
+
+@pytest.fixture
+def client(open_server: Server, client_of: ClientOf) -> Anthropic:
     return client_of(open_server)
 
 
@@ -93,18 +105,20 @@ def test_refusals(client: Anthropic, change: dict[str, Any], error: type[anthrop
     assert raised.value.body["error"]["message"]
 
 
-def test_keys(busy_server: Server) -> None:
+def test_keys(busy_server: Server, client_of: ClientOf) -> None:
     with pytest.raises(anthropic.AuthenticationError):
         client_of(busy_server, "wrong").messages.create(model="slow", **ASK)
     message = client_of(busy_server, KEY).messages.create(model="slow", **{**ASK, "max_tokens": 1})
     assert message.usage.output_tokens == 1
 
 
-def test_a_full_queue_is_a_rate_limit_error(busy_server: Server) -> None:
+def test_a_full_queue_is_a_rate_limit_error(busy_server: Server, client_of: ClientOf) -> None:
     client = client_of(busy_server, KEY)
-    with busy_server.openai(max_retries=0).completions.create(
-        model="slow", prompt="hello", max_tokens=19_000, stream=True, extra_body={"ignore_eos": True}
-    ) as stream:
+    ask = {"model": "slow", "prompt": "hello", "max_tokens": 19_000, "extra_body": {"ignore_eos": True}}
+    with (
+        busy_server.openai(max_retries=0) as other,
+        other.completions.create(stream=True, **ask) as stream,
+    ):
         next(iter(stream))
         with pytest.raises(anthropic.RateLimitError):
             client.messages.create(model="slow", **ASK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ LONG: dict[str, Any] = {
 
 
 @pytest.fixture
-def client(open_server: Server) -> OpenAI:
-    return open_server.openai(max_retries=0)
+def client(open_server: Server) -> Iterator[OpenAI]:
+    with open_server.openai(max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def busy(busy_server: Server) -> OpenAI:
-    return busy_server.openai(max_retries=0)
+def busy(busy_server: Server) -> Iterator[OpenAI]:
+    with busy_server.openai(max_retries=0) as client:
+        yield client
 
 
 def test_chat(client: OpenAI) -> None:
@@ -170,16 +173,19 @@ def test_a_full_queue_is_a_rate_limit_error_and_an_abort_frees_the_slot(busy: Op
 
 
 def test_no_server_is_a_connection_error(open_server: Server) -> None:
-    with pytest.raises(openai.APIConnectionError):
-        OpenAI(base_url="http://127.0.0.1:9/v1", api_key="none", max_retries=0).models.list()
+    with (
+        OpenAI(base_url="http://127.0.0.1:9/v1", api_key="none", max_retries=0) as client,
+        pytest.raises(openai.APIConnectionError),
+    ):
+        client.models.list()
 
 
 def test_a_lost_engine_is_an_error_in_the_stream(tmp_path: Path, slow_bundle: Path) -> None:
-    with Server([slow_bundle]) as server:
-        stream = iter(server.openai(max_retries=0).completions.create(**LONG, stream=True))
+    with Server([slow_bundle]) as server, server.openai(max_retries=0) as client:
+        stream = iter(client.completions.create(**LONG, stream=True))
         next(stream)
         engine = next(process for process in server.processes() if "engines" in process.cmdline())
         engine.send_signal(signal.SIGKILL)
         with pytest.raises(openai.APIError):
             list(stream)
-        assert server.openai(max_retries=10).completions.create(**{**LONG, "max_tokens": 1}).choices
+        assert client.with_options(max_retries=10).completions.create(**{**LONG, "max_tokens": 1}).choices

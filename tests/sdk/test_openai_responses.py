@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def client(open_server: Server) -> OpenAI:
-    return open_server.openai(max_retries=0)
+def client(open_server: Server) -> Iterator[OpenAI]:
+    with open_server.openai(max_retries=0) as client:
+        yield client
 
 
 def test_response(client: OpenAI) -> None:
@@ -82,8 +84,14 @@ def test_an_answer_is_input_again(client: OpenAI) -> None:
     assert counted.input_tokens == again.usage.input_tokens
 
 
-def test_any_worker_finds_what_another_one_kept(shared_server: Server) -> None:
-    clients = [shared_server.openai(max_retries=0) for _ in range(8)]  # a connection each
+@pytest.fixture
+def clients(shared_server: Server) -> Iterator[list[OpenAI]]:
+    """Eight, with a connection each."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(shared_server.openai(max_retries=0)) for _ in range(8)]
+
+
+def test_any_worker_finds_what_another_one_kept(clients: list[OpenAI]) -> None:
     first = clients[0].responses.create(**ASK)
     for number, client in enumerate(clients):
         assert client.responses.retrieve(first.id).output_text == SENTENCE
@@ -96,8 +104,10 @@ def test_any_worker_finds_what_another_one_kept(shared_server: Server) -> None:
             client.responses.retrieve(first.id)
 
 
-def test_keys_do_not_share(shared_server: Server) -> None:
-    one, two = (shared_server.openai(max_retries=0).with_options(api_key=key) for key in ("one", "two"))
+def test_keys_do_not_share(clients: list[OpenAI]) -> None:
+    one, two = (
+        client.with_options(api_key=key) for client, key in zip(clients, ("one", "two"), strict=False)
+    )
     kept = one.responses.create(**ASK)
     with pytest.raises(openai.NotFoundError):
         two.responses.retrieve(kept.id)

@@ -5,7 +5,8 @@
       graphs/<role>.onnx, <role>.onnx.data
       tokenizer.json, tokenizer_config.json, chat_template.jinja (both optional), generation.json
       parity.json                        what was compared with the reference
-      golden/decoder.json                Golden: checked whenever an engine loads the bundle
+      golden/decoder.json                Golden, or for encoders
+      golden/encoder.json                EncoderGolden: checked whenever an engine loads the bundle
 
 A bundle is written under a temporary name beside its place and renamed last: a folder with a
 manifest.json is whole.
@@ -28,6 +29,7 @@ CHAT_TEMPLATE = "chat_template.jinja"
 GENERATION = "generation.json"
 PARITY = "parity.json"
 GOLDEN = "golden/decoder.json"
+ENCODER_GOLDEN = "golden/encoder.json"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -45,14 +47,15 @@ class Tensor(msgspec.Struct, frozen=True):
 class Graph(msgspec.Struct, frozen=True):
     """One compiled graph and the buckets it may be run with."""
 
-    role: str  # "decoder"
-    target: str  # row of the engines' provider table: "cpu"; "testing" computes nothing
+    role: str  # "decoder" | "encoder"
+    target: str  # row of the engines' provider table: "cpu", "openvino"; "testing" computes nothing
     path: str
     inputs: list[Tensor]
     outputs: list[Tensor]
-    batch_buckets: list[int]  # rows of a decode step
-    chunk_buckets: list[int]  # new tokens of a prefill chunk
+    batch_buckets: list[int] = []  # rows of a decode step
+    chunk_buckets: list[int] = []  # new tokens of a prefill chunk
     draft_buckets: list[int] = []  # tokens of one row at once that get the bits of single decode steps
+    shapes: list[tuple[int, int]] = []  # buckets of an encoder, (rows, tokens): no other shape is ever run
 
 
 class KVCache(msgspec.Struct, frozen=True):
@@ -65,6 +68,37 @@ class KVCache(msgspec.Struct, frozen=True):
     @property
     def layers(self) -> int:
         return len(self.kv_heads)
+
+
+class EncoderParity(msgspec.Struct, frozen=True):
+    """How close an encoder's graph is to the checkpoint in fp32, over real texts in mixed batches."""
+
+    texts: int
+    max_difference: float  # of any number of any answer
+    min_cosine: float  # between the two answers to a text; of scores: between the two lists of all answers
+    mean_cosine: float
+    rank_agreement: float  # Spearman's rho between the two rankings of texts for a query, in the mean
+
+
+class Encoder(msgspec.Struct, frozen=True):
+    """What an encoder makes of a text, or of a pair of texts."""
+
+    task: (
+        str  # "embedding": a vector; "classification": a logit for each label; with one label it ranks pairs
+    )
+    width: int  # numbers in an answer: dimensions or labels
+    max_tokens: int  # longest input, special tokens included
+    parity: dict[str, EncoderParity]  # by graph target
+    pooling: str = ""  # "mean" | "cls" | "last" | "max", …: how tokens become a vector, inside the graph
+    normalised: bool = False  # vectors have length 1
+    truncatable: list[int] = []  # dimensions that a vector may be cut to (Matryoshka); [0]: to any
+    similarity: str = "cosine"  # "cosine" | "dot": what compares two vectors by the checkpoint's word
+    token_types: bool = False  # the graph has an input token_type_ids, which tell a pair's second text
+    pairs: bool = False  # inputs may be pairs of texts: the tokenizer has a template for them
+    labels: list[str] = []
+    activation: str = "none"  # "sigmoid" | "softmax" | "none": what makes scores of logits
+    prompts: dict[str, str] = {}  # texts that inputs begin with, by name ("query", "document", …)
+    default_prompt: str = ""  # name of the one that is used if a request names none
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -98,7 +132,7 @@ class ParityNumbers(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     schema: int
     name: str
-    family: str  # "decoder"
+    family: str  # "decoder" | "encoder"
     variant: str  # "fp32" | "w8a8" | "int4"
     variant_reason: str  # why `auto` chose it, or "asked for"
     vocab_size: int
@@ -107,11 +141,12 @@ class Manifest(msgspec.Struct, frozen=True):
     eos_token_ids: list[int]
     bos_token_id: int | None
     has_chat_template: bool
-    kv_cache: KVCache
+    kv_cache: KVCache  # of an encoder: no layers
     graphs: list[Graph]
     files: list[File]
-    parity: ParityNumbers
     provenance: Provenance
+    parity: ParityNumbers | None = None  # of a decoder
+    encoder: Encoder | None = None  # with family "encoder"
 
 
 class GoldenCase(msgspec.Struct, frozen=True):
@@ -125,6 +160,19 @@ class GoldenCase(msgspec.Struct, frozen=True):
 class Golden(msgspec.Struct, frozen=True):
     atol: float
     cases: list[GoldenCase]
+
+
+class EncoderCase(msgspec.Struct, frozen=True):
+    """This input, special tokens included, has this answer in fp32."""
+
+    ids: list[int]
+    values: list[float]  # [width]
+    token_types: list[int] = []  # as long as ids, or [] for zeros
+
+
+class EncoderGolden(msgspec.Struct, frozen=True):
+    atol: dict[str, float]  # by graph target: how far any number of an answer may be off
+    cases: list[EncoderCase]
 
 
 class Generation(msgspec.Struct, frozen=True):

@@ -2,8 +2,8 @@
 
 Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
 
-  worker -> engine        Submit, Cancel, StatsRequest
-  engine -> worker        Ready (first, once), Tokens, Failed, Stats
+  worker -> engine        Submit or Encode, Cancel, StatsRequest
+  engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
   engine -> supervisor    EngineReport while it loads, then Stats when asked
   worker -> supervisor    Watch (first, once), WorkerReport
   supervisor -> worker    Models whenever something changed, Reload on SIGHUP
@@ -59,6 +59,24 @@ class Submit(Message, tag="submit", frozen=True):
     bad_words: list[list[int]] = []  # none of these may come in the answer, as tokens in this order
     cache_salt: str = ""  # prompts share what is computed only with prompts of the same one
     grammar: Grammar | None = None
+
+
+class Encode(Message, tag="encode", frozen=True):
+    """Texts for an encoder, as token ids with their special tokens. Cancel and Failed hold for them, too."""
+
+    id: int  # unique on its connection, among Submits as well
+    inputs: list[list[int]]
+    token_types: list[list[int]] = []  # as long as the inputs, for graphs that want them; []: all 0
+    priority: int = 0  # 0 interactive, 1 batch
+
+
+class Vectors(Message, tag="vectors", frozen=True):
+    """What a batch yielded for one Encode: an answer for each of `indices`, its inputs' numbers."""
+
+    id: int
+    indices: list[int]
+    data: bytes  # float32, little-endian [len(indices), width]
+    last: bool = False  # with this all inputs are answered
 
 
 class Cancel(Message, tag="cancel", frozen=True):
@@ -136,6 +154,17 @@ class Histogram(msgspec.Struct, frozen=True):
     sum: float
 
 
+class BucketStats(msgspec.Struct, frozen=True):
+    """One bucket of an encoder, since the engine started."""
+
+    rows: int
+    tokens: int
+    runs: int = 0
+    inputs: int = 0  # rows that were no padding
+    input_tokens: int = 0  # tokens that were no padding
+    run_seconds: float = 0.0
+
+
 class Stats(Message, tag="stats", frozen=True):
     """An engine's counters since it started, and its gauges now."""
 
@@ -173,6 +202,8 @@ class Stats(Message, tag="stats", frozen=True):
     batch_size: Histogram | None = None  # rows of decode steps that worked
     queue_seconds: Histogram | None = None  # from Submit to a slot
     resident_bytes: int = 0
+    buckets: list[BucketStats] = []  # of an encoder
+    input_tokens: Histogram | None = None  # of an encoder: lengths of its inputs
 
 
 class Watch(Message, tag="watch", frozen=True):
@@ -209,10 +240,12 @@ class Reload(Message, tag="reload", frozen=True):
 
 AnyMessage = (
     Submit
+    | Encode
     | Cancel
     | StatsRequest
     | Drain
     | Tokens
+    | Vectors
     | Failed
     | Ready
     | EngineReport

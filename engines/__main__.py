@@ -19,9 +19,9 @@ from basert import cpus, logs, store
 from basert.errors import BasertError
 from basert.manifest import read_manifest
 from basert.messages import EngineInfo, EngineReport, Ready
-from engines.engine import Engine
+from engines.base import BaseEngine
 from engines.hub import Hub
-from engines.loading import EngineConfig, load
+from engines.loading import AUTO, EngineConfig, load
 
 PR_SET_PDEATHSIG = 1
 NO_PEER = 0  # what Hub.send skips
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_engine(
     args: argparse.Namespace, hub: Hub, control: int, ending: contextlib.ExitStack
-) -> tuple[Engine, EngineInfo]:
+) -> tuple[BaseEngine, EngineInfo]:
     """Load the bundle, held until `ending`, telling the supervisor how it goes."""
     name = args.name or args.bundle.name
 
@@ -84,10 +84,12 @@ def open_engine(
         _settle(args)
         read_manifest(args.bundle)  # what is wrong with it, it says better than the hold
         ending.enter_context(store.hold(args.bundle))
-        return load(_config(args), hub.send, report)
+        engine, info = load(_config(args), hub.send, report, hub.wake)
     except Exception as error:
         hub.send(control, [EngineReport(name, "failed", reason=str(error))])
         raise
+    ending.callback(engine.close)
+    return engine, info
 
 
 def _settle(args: argparse.Namespace) -> None:
@@ -101,7 +103,7 @@ def _settle(args: argparse.Namespace) -> None:
         os.sched_setaffinity(0, cpus.of_node(args.numa_node, "--numa-node"))
 
 
-def serve_forever(engine: Engine, hub: Hub, control: int) -> int:
+def serve_forever(engine: BaseEngine, hub: Hub, control: int) -> int:
     """Until drained: 0; or until the supervisor is lost: 1."""
     while engine.busy or not engine.draining:
         for peer, message in hub.poll(engine.patience):
@@ -128,6 +130,7 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         speculation=args.speculation,
         prefix_cache=args.prefix_cache,
         prefix_cache_file=args.prefix_cache_file,
+        batch_wait=args.batch_wait / 1000,
     )
 
 
@@ -154,11 +157,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=True,
         help="a lone sequence guesses its next tokens from what it said, and verifies them in one step",
     )
-    add("--provider", default="", help="which of the bundle's graphs to run [the first]")
+    add("--provider", default=AUTO, help="which of the bundle's graphs to run [auto: the first that can be]")
     add("--prefix-cache", action=argparse.BooleanOptionalAction, default=True, help="reuse common beginnings")
     add("--prefix-cache-file", type=Path, help="keep what is cached here from one start to the next")
+    add(
+        "--batch-wait",
+        type=_milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="how long an encoder's input may wait for others to share its run [%(default)g]",
+    )
     add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args(argv)
+
+
+def _milliseconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
 
 
 if __name__ == "__main__":

@@ -35,8 +35,10 @@ class Driver:
         self._stats = Stats(0)
         self._next = 0
         self._random = np.random.default_rng(0)
-        self.engine: Engine
-        self.engine, self.info = load(config, self._publish, _say_nothing)
+        engine, self.info = load(config, self._publish, _say_nothing)
+        if not isinstance(engine, Engine):
+            raise BundleError(f"{self.info.model} is no decoder, and only those can be profiled.")
+        self.engine = engine
 
     def decode(self, rows: int, context: int, sampling: Sampling) -> list[Step]:
         """Steps of `rows` sequences whose prompts have `context` tokens."""

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
-from basert.manifest import GOLDEN, Golden, GoldenCase
+from basert.manifest import ENCODER_GOLDEN, GOLDEN, EncoderCase, EncoderGolden, Golden
 from engines.batch import Batch, Chunks, Row
 from engines.runner import Runner
+
+Kind = TypeVar("Kind")
 
 
 def read_golden(bundle: Path) -> Golden:
     """Raises BundleError when the file is missing or damaged."""
+    return _read(bundle / GOLDEN, Golden)
+
+
+def read_encoder_golden(bundle: Path) -> EncoderGolden:
+    """Raises BundleError when the file is missing or damaged."""
+    return _read(bundle / ENCODER_GOLDEN, EncoderGolden)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind:
     try:
-        return msgspec.json.decode((bundle / GOLDEN).read_bytes(), type=Golden)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError) as error:
-        raise BundleError(f"{bundle / GOLDEN} cannot be read ({error}); export the model again.") from None
+        raise BundleError(f"{path} cannot be read ({error}); export the model again.") from None
 
 
 def check(golden: Golden, runner: Runner, chunks: Chunks, slot: int = 0) -> None:
@@ -28,9 +41,21 @@ def check(golden: Golden, runner: Runner, chunks: Chunks, slot: int = 0) -> None
         if len(case.prompt) > chunks.max_context:
             continue  # a context smaller than the bundle's was asked for
         found = logits_after(case.prompt, runner, chunks, slot)[case.ids]
-        difference = float(np.abs(found - np.array(case.logits, np.float32)).max())
-        if not difference <= golden.atol:  # a NaN is not less
-            raise BundleError(_drifted(number, difference, golden.atol, case))
+        _compare(number, len(case.prompt), found, case.logits, golden.atol)
+
+
+def check_encoder(
+    golden: EncoderGolden,
+    target: str,
+    encode: Callable[[EncoderCase], NDArray[np.float32]],
+    max_tokens: int,
+) -> None:
+    """Have `encode` answer every case. Raises BundleError when numbers are further off than allowed."""
+    if target not in golden.atol:
+        raise BundleError(f"Its golden cases do not say how far {target!r} may be off; export it again.")
+    for number, case in enumerate(golden.cases):
+        if len(case.ids) <= max_tokens:
+            _compare(number, len(case.ids), encode(case), case.values, golden.atol[target])
 
 
 def logits_after(prompt: list[int], runner: Runner, chunks: Chunks, slot: int) -> NDArray[np.float32]:
@@ -46,8 +71,12 @@ def logits_after(prompt: list[int], runner: Runner, chunks: Chunks, slot: int) -
     return logits
 
 
-def _drifted(number: int, difference: float, atol: float, case: GoldenCase) -> str:
-    return (
-        f"The bundle drifted: golden case {number} ({len(case.prompt)} tokens) is off by {difference:.3g}, "
-        f"{atol:.3g} is allowed; run `basert verify`, and export the model again on this machine."
-    )
+def _compare(
+    number: int, tokens: int, found: NDArray[np.float32], expected: list[float], atol: float
+) -> None:
+    difference = float(np.abs(found - np.array(expected, np.float32)).max())
+    if not difference <= atol:  # a NaN is not less
+        raise BundleError(
+            f"The bundle drifted: golden case {number} ({tokens} tokens) is off by {difference:.3g}, "
+            f"{atol:.3g} is allowed; run `basert verify`, and export the model again on this machine."
+        )

@@ -41,17 +41,22 @@ class Hub:
         self._next = 1
         self._listener: socket.socket | None = None
         self._path: Path | None = None
-        self._wakers: tuple[socket.socket, socket.socket] | None = None
+        self._wakers = socket.socketpair()  # ours, which poll() reads, and what wakes it
+        self._signals = False
+        for sock in self._wakers:
+            sock.setblocking(False)
+        self._selector.register(self._wakers[0], selectors.EVENT_READ, _WAKER)
         self.greeting: Callable[[], list[Message]] = list  # sent to each peer that connects
 
     def wake_on_signals(self) -> None:
         """Let a signal that has a Python handler end a waiting poll(). Main thread only."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        self._wakers = ours, theirs
-        self._selector.register(ours, selectors.EVENT_READ, _WAKER)
+        signal.set_wakeup_fd(self._wakers[1].fileno(), warn_on_full_buffer=False)
+        self._signals = True
+
+    def wake(self) -> None:
+        """End a waiting poll(), or the next one. From any thread."""
+        with contextlib.suppress(BlockingIOError):  # it is full: poll() has enough to wake for
+            self._wakers[1].send(b"\0")
 
     def listen(self, path: Path) -> None:
         """Start accepting on a Unix socket that only this user may open."""
@@ -111,10 +116,10 @@ class Hub:
             self._listener.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-        if self._wakers is not None:
+        if self._signals:
             signal.set_wakeup_fd(-1)
-            for sock in self._wakers:
-                sock.close()
+        for sock in self._wakers:
+            sock.close()
         self._selector.close()
 
     def _accept(self) -> None:

@@ -23,7 +23,8 @@ from basert.manifest import read_manifest
 from basert.messages import Sampling
 from basert.profile import Operator, Phase, Profile
 from engines.driver import GREEDY, MORE, SETTLING, STEPS, Driver, Step
-from engines.loading import LONGEST_CHUNK, EngineConfig
+from engines.loading import EngineConfig
+from engines.loading_decoder import LONGEST_CHUNK
 from engines.sessions.cores import usable_cores
 from engines.trace import median_operators, read_runs
 

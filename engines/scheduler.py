@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from basert.messages import Failed, Message, Submit
+from basert.messages import Failed, Submit
+from engines.base import Reply
 from engines.batch import Batch, Chunks, Move, Row, Sample, decode_row, draft_row, need_logits, row_of
 from engines.lanes import Lanes
 from engines.pace import Pace
@@ -26,8 +27,6 @@ from engines.stats import Counters
 
 if TYPE_CHECKING:
     from engines.constraints import Constraint
-
-Reply = tuple[int, Message]  # peer, message
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Scheduler:
         self._counters = counters
         self._clock = clock
         self._sequences: dict[tuple[int, int], Sequence] = {}
-        self._waiting = Lanes()
+        self._waiting: Lanes[Sequence] = Lanes()
         self._moves: list[Move] = []  # to be done before the next batch
         self._since_decode = 0  # prefill tokens
         self._drafts = sorted(drafts)

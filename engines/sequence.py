@@ -46,6 +46,10 @@ class Sequence:
         return self.peer, self.submit.id
 
     @property
+    def priority(self) -> int:
+        return self.submit.priority
+
+    @property
     def pending(self) -> int:
         """Tokens that must go through the graph before the next can be drawn."""
         return len(self.tokens) - self.computed

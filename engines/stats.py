@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import bisect
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from basert.messages import Histogram
 
+LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192)
+LENGTH_BOUNDS = tuple(float(length) for length in LENGTHS)
 BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 SECONDS_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -59,6 +62,22 @@ class Counters:
     step_seconds: float = 0.0
     batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))
     queue_seconds: Observations = field(default_factory=lambda: Observations(SECONDS_BOUNDS))
+
+    def told(self) -> dict[str, Any]:
+        """Their wire form by name, as arguments of Stats."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: value.snapshot() if isinstance(value, Observations) else value
+            for name, value in values.items()
+        }
+
+
+@dataclass(slots=True)
+class EncoderCounters(Counters):
+    """Those that an encoder has besides."""
+
+    run_seconds: float = 0.0
+    input_tokens: Observations = field(default_factory=lambda: Observations(LENGTH_BOUNDS))
 
 
 def resident_bytes() -> int:

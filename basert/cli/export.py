@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from basert import store
+from basert.cli.parity import parity_line
 from basert.cli.rooms import export_extra
 from basert.cli.tables import size
 from basert.errors import BundleError
-from basert.manifest import Manifest, ParityNumbers, read_manifest
+from basert.manifest import Manifest, read_manifest
 
 
 @click.command("export")
@@ -97,13 +98,5 @@ def _is_there(bundle: Path, variant: str) -> bool:
 def _show(bundle: Path, manifest: Manifest) -> None:
     click.echo(f"bundle   {bundle} ({size(sum(file.bytes for file in manifest.files))})")
     click.echo(f"variant  {manifest.variant} ({manifest.variant_reason})")
-    click.echo(f"parity   {parity_line(manifest.parity)}")
+    click.echo(f"parity   {parity_line(manifest)}")
     click.echo(f"next     basert serve {manifest.name}")
-
-
-def parity_line(numbers: ParityNumbers) -> str:
-    return (
-        f"over {numbers.tokens:,} tokens: same best token {numbers.greedy_agreement:.1%},"
-        f" KL divergence {numbers.kl_divergence:.2g}, perplexity x{numbers.perplexity_ratio:.4f},"
-        f" largest logit difference {numbers.max_logit_difference:.2g}"
-    )

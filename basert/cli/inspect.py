@@ -10,9 +10,9 @@ import msgspec
 
 from basert import store
 from basert.cli.completion import bundle_names
-from basert.cli.export import parity_line
+from basert.cli.parity import parity_line
 from basert.cli.tables import size, table
-from basert.manifest import Graph, KVCache, Manifest, Tensor, digest, read_manifest
+from basert.manifest import Encoder, Graph, KVCache, Manifest, Tensor, digest, read_manifest
 
 
 @click.command("inspect")
@@ -41,17 +41,37 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("name", manifest.name),
         ("family", f"{manifest.family}, {origin.architecture}"),
         ("variant", f"{manifest.variant} ({manifest.variant_reason})"),
-        ("context", f"{manifest.max_context} tokens, {manifest.slots} slots"),
         ("vocabulary", f"{manifest.vocab_size} token ids"),
-        ("KV cache", _kv_cache(manifest.kv_cache)),
-        ("ends with", ", ".join(map(str, manifest.eos_token_ids)) or "nothing"),
-        ("chat", "has a template" if manifest.has_chat_template else "no template: completions only"),
-        ("parity", parity_line(manifest.parity)),
+        *(_encoder(manifest.encoder) if manifest.encoder else _decoder(manifest)),
+        ("parity", parity_line(manifest)),
         ("source", origin.source.uri),
         ("licence", origin.source.licence or "not stated"),
         ("exported", f"{made:%Y-%m-%d %H:%M} UTC by basert {origin.basert}, {origin.exporter}"),
         ("with", versions),
         ("on", origin.host),
+    ]
+
+
+def _decoder(manifest: Manifest) -> list[tuple[str, str]]:
+    return [
+        ("context", f"{manifest.max_context} tokens, {manifest.slots} slots"),
+        ("KV cache", _kv_cache(manifest.kv_cache)),
+        ("ends with", ", ".join(map(str, manifest.eos_token_ids)) or "nothing"),
+        ("chat", "has a template" if manifest.has_chat_template else "no template: completions only"),
+    ]
+
+
+def _encoder(encoder: Encoder) -> list[tuple[str, str]]:
+    if encoder.task == "embedding":
+        norm = "length 1" if encoder.normalised else "any length"
+        answer = f"{encoder.width} dimensions of {norm}, {encoder.pooling} pooling"
+    else:
+        answer = f"{encoder.activation} of {', '.join(encoder.labels)}"
+    prompts = ", ".join(f"{name} ({text!r})" for name, text in encoder.prompts.items())
+    return [
+        ("answers", answer),
+        ("input", f"up to {encoder.max_tokens} tokens"),
+        ("prompts", prompts or "none"),
     ]
 
 
@@ -65,6 +85,8 @@ def _graph(graph: Graph) -> str:
     """Name and shapes; a graph's many cache tensors are shown by their first layer."""
     head = f"GRAPH {graph.role} for {graph.target}: {graph.path}"
     buckets = f"  batch {_numbers(graph.batch_buckets)}; chunk {_numbers(graph.chunk_buckets)}"
+    if graph.shapes:
+        buckets = "  rows x tokens " + ", ".join(f"{rows}x{tokens}" for rows, tokens in graph.shapes)
     rows = [("  in", *_tensor(tensor)) for tensor in graph.inputs if _shown(tensor)]
     rows += [("  out", *_tensor(tensor)) for tensor in graph.outputs if _shown(tensor)]
     return "\n".join((head, buckets, table(("", "NAME", "DTYPE", "SHAPE"), rows)))

@@ -19,10 +19,10 @@ from basert.manifest import Graph, KVCache
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# target -> "module:class"
+# target -> "module:what opens it"
 TARGETS = {
     "cpu": "engines.sessions.cpu:CpuSession",
-    "testing": "engines.sessions.testing:TestingSession",
+    "testing": "engines.sessions.testing:open_testing",
 }
 
 
@@ -38,18 +38,23 @@ class SessionOptions:
 
 
 class Session(Protocol):
-    """One loaded graph and its KV cache of [slots, kv_heads, max_context, head_dim] per layer, K and V."""
+    """One loaded graph. A decoder's has a KV cache, [slots, kv_heads, max_context, head_dim] per layer and
+    kind, K and V."""
 
     provider: str  # what runs it, as the runtime reports it
 
     def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
-        """Raises BundleError when the graph does not load, or loads on another provider than this class's."""
+        """An encoder's `kv` has no layers. Raises BundleError when the graph does not load, or loads on
+        another provider than this class's."""
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
-        """A step over the cache rows [row, row + batch) that reads `feeds` and fills `fetches` in place.
+        """A step that reads `feeds` and fills `fetches` in place; a decoder's, over the cache rows
+        [row, row + batch). The arrays must stay alive; the step may run in any thread, one at a time.
 
-        feeds: input_ids[batch, chunk] i64, seqlens_k[batch] i32, total_seq[] i32, logits_idx[rows] i64;
-        fetches: any of next_token[rows] i64 and logits[rows, vocab] f32. The arrays must stay alive.
+        Decoder's feeds: input_ids[batch, chunk] i64, seqlens_k[batch] i32, total_seq[] i32,
+        logits_idx[rows] i64; fetches: any of next_token[rows] i64 and logits[rows, vocab] f32.
+        Encoder's feeds: input_ids and attention_mask[rows, tokens] i64, token_type_ids[rows, tokens] i64 if
+        the graph has them; fetches: values[rows, width] f32. Its row is 0.
         """
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -64,11 +69,31 @@ class Session(Protocol):
 
 
 def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:
-    """Open a graph with the class of its target. Raises BundleError for a target without a row."""
+    """Open a graph with the class of its target. Raises BundleError for a target without a row, or whose
+    runtime is not installed."""
     if graph.target not in TARGETS:
         raise BundleError(
             f"This basert cannot run graphs for {graph.target!r}, only for {', '.join(TARGETS)}."
         )
-    module, name = TARGETS[graph.target].split(":")
-    session: Session = getattr(importlib.import_module(module), name)(path, kv, options)
+    try:
+        opener = _opener(graph.target)
+    except ImportError as error:
+        raise BundleError(
+            f"The runtime for {graph.target!r} is not installed ({error}); install it, "
+            "or run the bundle's graph for another provider."
+        ) from None
+    session: Session = opener(path, kv, options)
     return session
+
+
+def runs_here(target: str) -> bool:
+    """Whether a target has a row, and its runtime is installed."""
+    try:
+        return target in TARGETS and _opener(target) is not None
+    except ImportError:
+        return False
+
+
+def _opener(target: str) -> Any:
+    module, name = TARGETS[target].split(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,28 @@
+"""How close a bundle is to its checkpoint, in a line for people."""
+
+from __future__ import annotations
+
+from basert.manifest import Encoder, Manifest, ParityNumbers
+
+
+def parity_line(manifest: Manifest) -> str:
+    if manifest.parity is not None:
+        return _decoder(manifest.parity)
+    return "; ".join(_encoder(manifest.encoder)) if manifest.encoder else "not measured"
+
+
+def _decoder(numbers: ParityNumbers) -> str:
+    return (
+        f"over {numbers.tokens:,} tokens: same best token {numbers.greedy_agreement:.1%},"
+        f" KL divergence {numbers.kl_divergence:.2g}, perplexity x{numbers.perplexity_ratio:.4f},"
+        f" largest logit difference {numbers.max_logit_difference:.2g}"
+    )
+
+
+def _encoder(encoder: Encoder) -> list[str]:
+    return [
+        f"{target}: over {numbers.texts} texts, cosine {numbers.mean_cosine:.5f} (least"
+        f" {numbers.min_cosine:.5f}), rank agreement {numbers.rank_agreement:.4f},"
+        f" largest difference {numbers.max_difference:.2g}"
+        for target, numbers in encoder.parity.items()
+    ]

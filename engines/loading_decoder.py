@@ -1,0 +1,88 @@
+"""A decoder's bundle to its running engine: open the graph, check its goldens, fill the prefix cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from basert.manifest import TOKENIZER, digest
+from engines.base import Publish
+from engines.batch import Chunks
+from engines.compiling import Compiling
+from engines.engine import Engine
+from engines.golden import check, read_golden
+from engines.loading import Start
+from engines.prefix_file import PrefixFile
+from engines.runner import Runner
+from engines.scheduler import Limits, Scheduler
+from engines.sessions import open_session
+from engines.slots import Slots
+from engines.stats import Counters
+
+# Longer chunks are no faster on a CPU. How long one may be while streams wait for it, engines.pace says.
+LONGEST_CHUNK = 512
+# Where last bits depend on a prompt's cut (no draft_buckets), it follows the prompt's length alone.
+LONGEST_UNPACED = 128
+LONGEST_SCORED = 128
+# The logits of a chunk whose every position is scored take at most so many bytes.
+SCORE_BYTES = 32 << 20
+
+
+def load_decoder(start: Start, publish: Publish) -> tuple[Engine, str]:
+    """The engine, and what runs it. Raises BundleError when the bundle cannot be run as asked."""
+    config, manifest, graph, options = start.config, start.manifest, start.graph, start.options
+    session = open_session(start.path, graph, manifest.kv_cache, options)
+    longest = LONGEST_CHUNK if graph.draft_buckets else LONGEST_UNPACED
+    chunks = Chunks(graph.chunk_buckets, longest, options.max_context)
+    score_chunks = Chunks(graph.chunk_buckets, _scored(manifest.vocab_size), options.max_context)
+    runner = Runner(session, manifest.vocab_size, max(options.slots, score_chunks.longest))
+    start.report("checking", 0.5)
+    golden = read_golden(config.bundle)
+    check(golden, runner, chunks)
+    runner.run_seconds = 0.0  # the check is no step
+    slots = Slots(options.slots, graph.batch_buckets, keep=config.prefix_cache)
+    counters = Counters()
+    scheduler = Scheduler(
+        slots,
+        chunks,
+        score_chunks,
+        _limits(start),
+        counters,
+        graph.draft_buckets if config.speculation else [],
+        paced=bool(graph.draft_buckets),
+    )
+    recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
+    save = _prefix_file(start, slots, runner)
+    compiling = Compiling(config.bundle / TOKENIZER, manifest.vocab_size, frozenset(manifest.eos_token_ids))
+    engine = Engine(slots, scheduler, runner, counters, compiling, recheck, publish, save)
+    return engine, runner.provider
+
+
+def _prefix_file(start: Start, slots: Slots, runner: Runner) -> Callable[[], None]:
+    """Fill the slots from the file that an earlier engine left, if any; what leaves one for the next."""
+    config = start.config
+    if config.prefix_cache_file is None or not config.prefix_cache:
+        return lambda: None
+    file = PrefixFile(config.prefix_cache_file, digest(config.bundle), slots.prefixes, runner)
+    file.read()
+    return file.write
+
+
+def _limits(start: Start) -> Limits:
+    return Limits(
+        max_queue=start.config.max_queue,
+        max_context=start.options.max_context,
+        vocab_size=start.manifest.vocab_size,
+        eos=frozenset(start.manifest.eos_token_ids),
+    )
+
+
+def _scored(vocab_size: int) -> int:
+    return max(8, min(LONGEST_SCORED, SCORE_BYTES // (4 * vocab_size)))
+
+
+def _recheck(slots: Slots, check_in: Callable[[int], None]) -> None:
+    """The goldens once more, in a free row; the failed batch has just left at least one. Nobody knows what it
+    left in the rows, so that free ones count for empty."""
+    slots.forget()
+    check_in(slots.owners.index(None))

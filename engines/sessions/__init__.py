@@ -10,17 +10,21 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
 from basert.manifest import Graph, KVCache
 
+if TYPE_CHECKING:
+    from engines.compiled import Compiled
+
 Arrays = Mapping[str, NDArray[Any]]
 
 # target -> "module:class"
 TARGETS = {
+    "openvino": "engines.sessions.openvino:OpenVinoSession",
     "cpu": "engines.sessions.cpu:CpuSession",
     "testing": "engines.sessions.testing:TestingSession",
 }
@@ -35,12 +39,17 @@ class SessionOptions:
     threads: int = 0  # 0: one per physical core this process may use
     spin: bool = True  # worker threads wait actively between operators of a step (never between steps)
     profile: str = ""  # the beginning of the path where the runtime writes a profile of its runs; "": none
+    compiled: Compiled | None = None  # where what a runtime compiles is kept; None: nowhere
 
 
 class Session(Protocol):
     """One loaded graph and its KV cache of [slots, kv_heads, max_context, head_dim] per layer, K and V."""
 
     provider: str  # what runs it, as the runtime reports it
+
+    @staticmethod
+    def why_not() -> str:
+        """Why this class can run nothing on this host, with the mend; "" if it can."""
 
     def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
         """Raises BundleError when the graph does not load, or loads on another provider than this class's."""
@@ -63,12 +72,21 @@ class Session(Protocol):
         [kv_heads, length, head_dim]."""
 
 
+def why_not(target: str) -> str:
+    """Why graphs for this target cannot be run on this host; "" if they can."""
+    if target not in TARGETS:
+        return f"this basert cannot run graphs for {target!r}, only for {', '.join(TARGETS)}"
+    return str(_class_of(target).why_not())
+
+
 def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:
-    """Open a graph with the class of its target. Raises BundleError for a target without a row."""
-    if graph.target not in TARGETS:
-        raise BundleError(
-            f"This basert cannot run graphs for {graph.target!r}, only for {', '.join(TARGETS)}."
-        )
-    module, name = TARGETS[graph.target].split(":")
-    session: Session = getattr(importlib.import_module(module), name)(path, kv, options)
+    """Open a graph with the class of its target. Raises BundleError for a target that this host cannot run."""
+    if reason := why_not(graph.target):
+        raise BundleError(f"{path} cannot be run here: {reason}.")
+    session: Session = _class_of(graph.target)(path, kv, options)
     return session
+
+
+def _class_of(target: str) -> Any:
+    module, name = TARGETS[target].split(":")
+    return getattr(importlib.import_module(module), name)

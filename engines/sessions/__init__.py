@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# target -> "module:class"
+# target -> "module:what opens it"
 TARGETS = {
     "openvino": "engines.sessions.openvino:OpenVinoSession",
     "cpu": "engines.sessions.cpu:CpuSession",
-    "testing": "engines.sessions.testing:TestingSession",
+    "testing": "engines.sessions.testing:open_testing",
 }
 
 

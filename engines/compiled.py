@@ -59,7 +59,7 @@ class Compiled:
 
     @contextlib.contextmanager
     def adding(self, **facts: str) -> Iterator[Path | None]:
-        """An empty folder to compile into; it is kept, in the place of what is there, when the block ends well.
+        """An empty folder to compile into; what is in it when the block ends well is kept.
 
         None when nothing can be kept: the folder cannot be written, or another process is adding to it.
         """
@@ -100,7 +100,7 @@ class Compiled:
             else:
                 yield True
 
-    def _place(self, facts: Mapping[str, str]) -> Path:
+    def _place(self, facts: dict[str, str]) -> Path:
         key = hashlib.sha256(msgspec.json.encode(self._facts | facts, order="sorted")).hexdigest()
         return self._folder / key[:24]
 

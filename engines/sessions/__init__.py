@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
@@ -47,10 +48,6 @@ class Session(Protocol):
 
     provider: str  # what runs it, as the runtime reports it
 
-    @staticmethod
-    def why_not() -> str:
-        """Why this class can run nothing on this host, with the mend; "" if it can."""
-
     def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
         """Raises BundleError when the graph does not load, or loads on another provider than this class's."""
 
@@ -73,20 +70,22 @@ class Session(Protocol):
 
 
 def why_not(target: str) -> str:
-    """Why graphs for this target cannot be run on this host; "" if they can."""
+    """Why graphs for this target cannot be run on this host, with the mend; "" if they can."""
     if target not in TARGETS:
         return f"this basert cannot run graphs for {target!r}, only for {', '.join(TARGETS)}"
-    return str(_class_of(target).why_not())
+    module, _ = _opener(target)
+    return str(module.why_not()) if hasattr(module, "why_not") else ""
 
 
 def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:
-    """Open a graph with the class of its target. Raises BundleError for a target that this host cannot run."""
+    """Open a graph as its target's row says. Raises BundleError for a target that this host cannot run."""
     if reason := why_not(graph.target):
         raise BundleError(f"{path} cannot be run here: {reason}.")
-    session: Session = _class_of(graph.target)(path, kv, options)
+    module, name = _opener(graph.target)
+    session: Session = getattr(module, name)(path, kv, options)
     return session
 
 
-def _class_of(target: str) -> Any:
+def _opener(target: str) -> tuple[ModuleType, str]:
     module, name = TARGETS[target].split(":")
-    return getattr(importlib.import_module(module), name)
+    return importlib.import_module(module), name

@@ -18,6 +18,7 @@ from engines.sessions import Arrays, SessionOptions
 from engines.sessions.cores import usable_cores
 from engines.sessions.instructions import products_saturate
 
+PROVIDER = "CPUExecutionProvider"
 CONFIG = {
     "session.set_denormal_as_zero": "1",
     # Threads wait actively for the next operator, which comes within microseconds, and within a step only:
@@ -30,7 +31,7 @@ CONFIG = {
 class CpuSession:
     """Cache memory is committed by the kernel as tokens are first written to it."""
 
-    wanted = "CPUExecutionProvider"
+    wanted = PROVIDER
 
     def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
         try:
@@ -42,10 +43,6 @@ class CpuSession:
             raise BundleError(f"{path} was to run on {self.wanted} and got {self.provider}.")
         self._profiled = bool(options.profile)
         self._cache = _cache(kv, options)
-
-    @staticmethod
-    def why_not() -> str:
-        return ""
 
     def _open(self, path: Path, options: SessionOptions) -> ort.InferenceSession:
         return ort.InferenceSession(str(path), session_options(options), providers=[self.wanted])

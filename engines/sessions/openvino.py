@@ -35,19 +35,20 @@ CONFIG = {
 _log = logging.getLogger(__name__)
 
 
+def why_not() -> str:
+    """Why nothing can be run with it on this host, with the mend; "" if it can."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        return "it wants OpenVINO's provider: pip install 'basert[openvino]'"
+    try:
+        return "" if _devices() else "OpenVINO's provider finds no CPU that it can use"
+    except Exception as error:  # the loader's or onnxruntime's own
+        return f"OpenVINO's provider does not load ({error})"
+
+
 class OpenVinoSession(CpuSession):
     """Where a graph that attends by plain products is run in bf16."""
 
     wanted = "OpenVINOExecutionProvider"
-
-    @staticmethod
-    def why_not() -> str:
-        if importlib.util.find_spec(PACKAGE) is None:
-            return "it wants OpenVINO's provider: pip install 'basert[openvino]'"
-        try:
-            return "" if _devices() else "OpenVINO's provider finds no CPU that it can use"
-        except Exception as error:  # the loader's or onnxruntime's own
-            return f"OpenVINO's provider does not load ({error})"
 
     def _open(self, path: Path, options: SessionOptions) -> ort.InferenceSession:
         if options.compiled is None:
@@ -74,7 +75,7 @@ class OpenVinoSession(CpuSession):
             raise BundleError(f"a part of it would run on {', '.join(sorted(others))}")
         return session
 
-    def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
+    def bind(self, _row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
         """Inputs are bound anew for each run (7 us): the provider reads those of a binding only once."""
         binding = self._session.io_binding()
         _bind(binding.bind_output, fetches)

@@ -49,7 +49,7 @@ def test_what_is_no_graph_is_refused(decoder: tuple[Path, Graph, KVCache], tmp_p
 def test_a_target_that_is_not_in_the_table_is_refused(decoder: tuple[Path, Graph, KVCache]) -> None:
     path, graph, kv = decoder
     moved = Graph("decoder", "npu", graph.path, [], [], [1], [8])
-    with pytest.raises(BundleError, match="'npu', only for cpu"):
+    with pytest.raises(BundleError, match="'npu', only for openvino, cpu"):
         open_session(path, moved, kv, OPTIONS)
 
 

@@ -72,13 +72,14 @@ class Compiled:
             new.mkdir()
             try:
                 yield new
-                self._keep(new, place, self._facts | facts)
+                with contextlib.suppress(OSError):  # no room left: then it is made again next time
+                    self._keep(new, place, self._facts | facts)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
 
     def _keep(self, new: Path, place: Path, facts: dict[str, str]) -> None:
         (new / FACTS).write_bytes(msgspec.json.encode(Entry(facts, _sizes(new))))
-        for old in self._folder.iterdir():
+        for old in set(self._folder.iterdir()) - {new}:
             if old == place or (old.is_dir() and _replaces(facts, old)):
                 shutil.rmtree(old)
         new.rename(place)

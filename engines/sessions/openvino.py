@@ -60,7 +60,12 @@ class OpenVinoSession(CpuSession):
             except Exception as error:  # onnxruntime's own
                 _log.warning("%s cannot be used and is made anew: %s", made, error)
         with options.compiled.adding(**facts) as folder:
-            return self._start(path, options, folder)
+            if folder is not None:
+                try:
+                    return self._start(path, options, folder)
+                except Exception as error:  # for want of room, say
+                    _log.warning("%s: what is compiled cannot be kept (%s)", path, error)
+        return self._start(path, options)
 
     def _start(self, path: Path, options: SessionOptions, keep: Path | None = None) -> ort.InferenceSession:
         """keep: the folder where the compiled graph is to be left, besides."""

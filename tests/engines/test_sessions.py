@@ -34,7 +34,7 @@ def test_a_session_on_another_provider_than_asked_for_is_refused(
     decoder: tuple[Path, Graph, KVCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine has no such device, and ONNX Runtime falls back to the CPU with a warning."""
-    monkeypatch.setattr(cpu, "PROVIDER", "CUDAExecutionProvider")
+    monkeypatch.setattr(cpu.CpuSession, "wanted", "CUDAExecutionProvider")
     with pytest.raises(BundleError, match="got CPUExecutionProvider"):
         open_session(*decoder, OPTIONS)
 

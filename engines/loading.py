@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from basert.errors import BundleError
 from basert.manifest import Graph, Manifest, digest, read_manifest
 from basert.messages import EngineInfo
 from engines.base import BaseEngine, Publish
-from engines.sessions import SessionOptions, runs_here
+from engines.compiled import Compiled
+from engines.sessions import Session, SessionOptions, open_session, why_not
 
 AUTO = "auto"
 
@@ -44,14 +46,19 @@ class Start:
 
     config: EngineConfig
     manifest: Manifest
-    graph: Graph
+    graphs: list[Graph]  # that may be run: the first one, or whichever is the fastest here
     options: SessionOptions
     report: Report
     wake: Callable[[], None]  # ends the main thread's wait for messages; from any thread
 
-    @property
-    def path(self) -> Path:
-        return self.config.bundle / self.graph.path
+    def open(self, graph: Graph) -> Session:
+        """Raises BundleError."""
+        path, compiled = self.config.bundle / graph.path, self.compiled(graph)
+        options = dataclasses.replace(self.options, compiled=compiled)
+        return open_session(path, graph, self.manifest.kv_cache, options)
+
+    def compiled(self, graph: Graph) -> Compiled:
+        return Compiled(self.config.bundle, self.manifest, graph)
 
 
 def load(
@@ -61,8 +68,8 @@ def load(
     started = time.monotonic()
     report("loading", 0.0)
     manifest = read_manifest(config.bundle)
-    graph = choose_graph(manifest, config.provider)
-    start = Start(config, manifest, graph, _options(config, manifest), report, wake)
+    graphs = graphs_for(manifest, config.provider)
+    start = Start(config, manifest, graphs, _options(config, manifest), report, wake)
     engine: BaseEngine
     if manifest.family == "encoder":
         from engines.loading_encoder import load_encoder
@@ -75,20 +82,23 @@ def load(
     return engine, _info(start, provider, time.monotonic() - started)
 
 
-def choose_graph(manifest: Manifest, provider: str = AUTO) -> Graph:
-    """The graph for a provider; for "auto" the first that this installation has the runtime for."""
+def graphs_for(manifest: Manifest, provider: str = AUTO) -> list[Graph]:
+    """The graph for a provider; for "auto" every one that can be run on this host, or else the first.
+
+    Raises BundleError.
+    """
     targets = {graph.target: graph for graph in manifest.graphs if graph.role == manifest.family}
     if not targets:
         raise BundleError(f"{manifest.name} has no {manifest.family} graph; export it again.")
     if provider in ("", AUTO):
-        here = [target for target in targets if runs_here(target)]
-        return targets[here[0] if here else next(iter(targets))]  # of none, the session says why
+        here = [graph for target, graph in targets.items() if not why_not(target)]
+        return here or list(targets.values())[:1]  # of none, the session says why
     if provider not in targets:
         raise BundleError(
             f"{manifest.name} has no graph for {provider!r}, only for {', '.join(targets)}; "
             "ask for one of these, or export it again."
         )
-    return targets[provider]
+    return [targets[provider]]
 
 
 def _info(start: Start, provider: str, load_seconds: float) -> EngineInfo:

@@ -15,7 +15,6 @@ from engines.loading import Start
 from engines.prefix_file import PrefixFile
 from engines.runner import Runner
 from engines.scheduler import Limits, Scheduler
-from engines.sessions import open_session
 from engines.slots import Slots
 from engines.stats import Counters
 
@@ -30,8 +29,8 @@ SCORE_BYTES = 32 << 20
 
 def load_decoder(start: Start, publish: Publish) -> tuple[Engine, str]:
     """The engine, and what runs it. Raises BundleError when the bundle cannot be run as asked."""
-    config, manifest, graph, options = start.config, start.manifest, start.graph, start.options
-    session = open_session(start.path, graph, manifest.kv_cache, options)
+    config, manifest, graph, options = start.config, start.manifest, start.graphs[0], start.options
+    session = start.open(graph)
     longest = LONGEST_CHUNK if graph.draft_buckets else LONGEST_UNPACED
     chunks = Chunks(graph.chunk_buckets, longest, options.max_context)
     score_chunks = Chunks(graph.chunk_buckets, _scored(manifest.vocab_size), options.max_context)

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
-from basert.manifest import EncoderCase, Graph
+from basert.manifest import Encoder, EncoderCase, Graph
 from engines.base import Publish
 from engines.buckets import Bucket, Costs
+from engines.choosing import Time, fastest, samples
 from engines.encoder import EncoderEngine
 from engines.encoder_runner import EncoderRunner, Row
 from engines.golden import check_encoder, read_encoder_golden
 from engines.inputs import Accepted
 from engines.loading import Start
 from engines.packing import Queue
-from engines.sessions import open_session
 
 SAMPLES = 3  # timed runs of a bucket, after its first
 TIMING_SECONDS = 2.0  # that these may take in all; the largest buckets may get none
@@ -28,13 +28,13 @@ REPORTS = 4  # while buckets are run for the first time
 
 def load_encoder(start: Start, publish: Publish) -> tuple[EncoderEngine, str]:
     """The engine, and what runs it. Raises BundleError when the bundle cannot be run as asked."""
-    config, manifest, graph = start.config, start.manifest, start.graph
+    config, manifest = start.config, start.manifest
     if (encoder := manifest.encoder) is None:
         raise BundleError(f"{manifest.name} does not say what it encodes; export it again.")
     max_tokens = min(start.options.max_context, encoder.max_tokens)
+    graph = _graph(start, encoder)
     buckets = fitting(graph, max_tokens)
-    session = open_session(start.path, graph, manifest.kv_cache, start.options)
-    runner = EncoderRunner(session, buckets, encoder.width, [tensor.name for tensor in graph.inputs])
+    runner = _runner(start, graph, buckets, encoder)
     costs = Costs(warm(runner.time, buckets, lambda done: start.report("checking", 0.1 + 0.8 * done)))
     golden, answer = read_encoder_golden(config.bundle), partial(_answer, runner, costs)
     check = partial(check_encoder, golden, graph.target, answer, max_tokens)
@@ -46,9 +46,31 @@ def load_encoder(start: Start, publish: Publish) -> tuple[EncoderEngine, str]:
     return engine, runner.provider
 
 
+def _graph(start: Start, encoder: Encoder) -> Graph:
+    """The bundle's graph for this host."""
+    graphs = start.graphs
+    if len(graphs) == 1:
+        return graphs[0]
+
+    def open_graph(graph: Graph) -> Time:
+        return _runner(start, graph, samples(_buckets(graph)), encoder).time
+
+    threads = str(start.options.threads)
+    return fastest(graphs, open_graph, start.compiled(graphs[0]), threads=threads)
+
+
+def _runner(start: Start, graph: Graph, buckets: Sequence[Bucket], encoder: Encoder) -> EncoderRunner:
+    names = [tensor.name for tensor in graph.inputs]
+    return EncoderRunner(start.open(graph), buckets, encoder.width, names)
+
+
+def _buckets(graph: Graph) -> list[Bucket]:
+    return [Bucket(*shape) for shape in graph.shapes]
+
+
 def fitting(graph: Graph, max_tokens: int) -> list[Bucket]:
     """The buckets that inputs of up to `max_tokens` need. Raises BundleError when one fits into none."""
-    buckets = [Bucket(*shape) for shape in graph.shapes]
+    buckets = _buckets(graph)
     longest = min((bucket.tokens for bucket in buckets if bucket.tokens >= max_tokens), default=0)
     if not longest:
         raise BundleError(f"{graph.path} has no bucket for {max_tokens} tokens; export the model again.")

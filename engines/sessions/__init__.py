@@ -10,17 +10,22 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
 from basert.manifest import Graph, KVCache
 
+if TYPE_CHECKING:
+    from engines.compiled import Compiled
+
 Arrays = Mapping[str, NDArray[Any]]
 
 # target -> "module:what opens it"
 TARGETS = {
+    "openvino": "engines.sessions.openvino:OpenVinoSession",
     "cpu": "engines.sessions.cpu:CpuSession",
     "testing": "engines.sessions.testing:open_testing",
 }
@@ -35,6 +40,7 @@ class SessionOptions:
     threads: int = 0  # 0: one per physical core this process may use
     spin: bool = True  # worker threads wait actively between operators of a step (never between steps)
     profile: str = ""  # the beginning of the path where the runtime writes a profile of its runs; "": none
+    compiled: Compiled | None = None  # where what a runtime compiles is kept; None: nowhere
 
 
 class Session(Protocol):
@@ -68,32 +74,28 @@ class Session(Protocol):
         [kv_heads, length, head_dim]."""
 
 
-def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:
-    """Open a graph with the class of its target. Raises BundleError for a target without a row, or whose
-    runtime is not installed."""
-    if graph.target not in TARGETS:
-        raise BundleError(
-            f"This basert cannot run graphs for {graph.target!r}, only for {', '.join(TARGETS)}."
-        )
+def why_not(target: str) -> str:
+    """Why graphs for this target cannot be run on this host, with the mend; "" if they can."""
+    if target not in TARGETS:
+        return f"this basert cannot run graphs for {target!r}, only for {', '.join(TARGETS)}"
     try:
-        opener = _opener(graph.target)
+        module, _ = _opener(target)
     except ImportError as error:
-        raise BundleError(
-            f"The runtime for {graph.target!r} is not installed ({error}); install it, "
-            "or run the bundle's graph for another provider."
-        ) from None
-    session: Session = opener(path, kv, options)
+        return (
+            f"the runtime for {target!r} is not installed ({error}); choose another provider"
+        )
+    return str(module.why_not()) if hasattr(module, "why_not") else ""
+
+
+def open_session(path: Path, graph: Graph, kv: KVCache, options: SessionOptions) -> Session:
+    """Open a graph as its target's row says. Raises BundleError for a target that this host cannot run."""
+    if reason := why_not(graph.target):
+        raise BundleError(f"{path} cannot be run here: {reason}.")
+    module, name = _opener(graph.target)
+    session: Session = getattr(module, name)(path, kv, options)
     return session
 
 
-def runs_here(target: str) -> bool:
-    """Whether a target has a row, and its runtime is installed."""
-    try:
-        return target in TARGETS and _opener(target) is not None
-    except ImportError:
-        return False
-
-
-def _opener(target: str) -> Any:
+def _opener(target: str) -> tuple[ModuleType, str]:
     module, name = TARGETS[target].split(":")
-    return getattr(importlib.import_module(module), name)
+    return importlib.import_module(module), name

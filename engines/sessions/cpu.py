@@ -31,16 +31,21 @@ CONFIG = {
 class CpuSession:
     """Cache memory is committed by the kernel as tokens are first written to it."""
 
+    wanted = PROVIDER
+
     def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
         try:
-            self._session = ort.InferenceSession(str(path), session_options(options), providers=[PROVIDER])
+            self._session = self._open(path, options)
         except Exception as error:  # onnxruntime's own exceptions have no common base but this one
             raise BundleError(f"{path} does not load: {error}; check it with `basert verify`.") from None
         self.provider = self._session.get_providers()[0]
-        if self.provider != PROVIDER:
-            raise BundleError(f"{path} was to run on {PROVIDER} and got {self.provider}.")
+        if self.provider != self.wanted:
+            raise BundleError(f"{path} was to run on {self.wanted} and got {self.provider}.")
         self._profiled = bool(options.profile)
         self._cache = _cache(kv, options)
+
+    def _open(self, path: Path, options: SessionOptions) -> ort.InferenceSession:
+        return ort.InferenceSession(str(path), session_options(options), providers=[self.wanted])
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
         binding = self._session.io_binding()

@@ -34,7 +34,7 @@ def test_a_session_on_another_provider_than_asked_for_is_refused(
     decoder: tuple[Path, Graph, KVCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine has no such device, and ONNX Runtime falls back to the CPU with a warning."""
-    monkeypatch.setattr(cpu, "PROVIDER", "CUDAExecutionProvider")
+    monkeypatch.setattr(cpu.CpuSession, "wanted", "CUDAExecutionProvider")
     with pytest.raises(BundleError, match="got CPUExecutionProvider"):
         open_session(*decoder, OPTIONS)
 
@@ -49,7 +49,7 @@ def test_what_is_no_graph_is_refused(decoder: tuple[Path, Graph, KVCache], tmp_p
 def test_a_target_that_is_not_in_the_table_is_refused(decoder: tuple[Path, Graph, KVCache]) -> None:
     path, graph, kv = decoder
     moved = Graph("decoder", "npu", graph.path, [], [], [1], [8])
-    with pytest.raises(BundleError, match="'npu', only for cpu"):
+    with pytest.raises(BundleError, match="'npu', only for openvino, cpu"):
         open_session(path, moved, kv, OPTIONS)
 
 

@@ -44,7 +44,7 @@ class Compiled:
         self._facts = {
             "graph": _digest(manifest, graph),
             "target": graph.target,
-            "runtime": _runtime(),
+            "onnxruntime": _runtime(),
             "host": _host(),
         }
 

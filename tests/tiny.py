@@ -1,28 +1,37 @@
-"""A bundle that needs no model: a real tokenizer and template over a session that plays a script.
+"""Bundles that need no model: a real tokenizer and template over a session that plays a script.
 
 With temperature 0 (or any, as long as `peak` is high) the answer to every prompt is SENTENCE; a prompt that
 ends in a beginning of SENTENCE is continued from there. With `ignore_eos` the sentence starts over.
 A prompt with the word CRASH kills the engine with SIGKILL; one with RAISE makes its step raise.
+
+An encoder's answers are hashes of its inputs (engines.sessions.testing.values_of); both words hold there too.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from basert import __version__
 from basert.manifest import (
     CHAT_TEMPLATE,
+    ENCODER_GOLDEN,
     GENERATION,
     GOLDEN,
     MANIFEST,
     PARITY,
     SCHEMA,
     TOKENIZER,
+    Encoder,
+    EncoderCase,
+    EncoderGolden,
+    EncoderParity,
     File,
     Generation,
     Golden,
@@ -36,7 +45,7 @@ from basert.manifest import (
     Tensor,
     write_json,
 )
-from engines.sessions.testing import FUSED, Script, logits_of
+from engines.sessions.testing import FUSED, EncoderScript, Script, logits_of, values_of
 
 SENTENCE = " Grüße, world 🌍! Boxing wizards jump."  # several of its tokens hold half a character
 TEMPLATE = (
@@ -44,6 +53,8 @@ TEMPLATE = (
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 GRAPH = "graphs/decoder.json"
+ENCODER_GRAPH = "graphs/encoder.json"
+SHAPES = ((1, 8), (8, 8), (1, 16), (4, 16), (8, 16), (1, 32), (4, 32), (1, 64), (2, 64))
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -104,8 +115,93 @@ def write_testing_bundle(
     write_json(bundle / PARITY, _PARITY)
     write_json(bundle / GRAPH, script)
     write_json(bundle / GOLDEN, Golden(atol=1e-4, cases=[_golden_case(script)] if sentence else []))
-    write_json(bundle / MANIFEST, _manifest(bundle, script, end, name, max_context, slots))
+    decoder = {"parity": _PARITY, "has_chat_template": True, "eos_token_ids": [end]}
+    kv = KVCache(dtype="int64", kv_heads=[1], head_dim=[1])
+    _write_manifest(bundle, tokenizer, kv, _graph(script), max_context=max_context, slots=slots, **decoder)
     return bundle
+
+
+def encoder_tokenizer() -> Tokenizer:
+    """tiny_tokenizer with [CLS] and [SEP] around a text or a pair, whose second text has the type 1."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]", "[PAD]"])
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
+    tokenizer.post_processor = processors.Sequence(
+        [processors.TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=special)]
+    )
+    return tokenizer
+
+
+def write_testing_encoder(
+    folder: Path,
+    *,
+    name: str = "tiny-encoder",
+    task: str = "embedding",
+    width: int = 8,
+    max_tokens: int = 64,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    labels: Sequence[str] = (),
+    token_types: bool = False,
+    pairs: bool = True,
+    normalised: bool | None = None,
+    step_seconds: float = 0.0,
+    load_seconds: float = 0.0,
+    load_error: str = "",
+    broken_for_good: bool = False,
+    target: str = "testing",
+    **more: Any,
+) -> Path:
+    """Write an encoder's bundle named `name` into `folder` and return its path, `folder / name`.
+
+    task: "embedding", of `width` dimensions and by default of length 1; or "classification", with logits in
+    [-1, 1) of `labels` (one, which ranks, if none are named) and a sigmoid or softmax. shapes: all buckets,
+    one of which must hold `max_tokens`. more: fields of the manifest's Encoder. Other knobs as above.
+    """
+    bundle = folder / name
+    bundle.mkdir(parents=True)
+    tokenizer = encoder_tokenizer()
+    labels = list(labels or (["LABEL_0"] if task == "classification" else []))
+    script = EncoderScript(
+        width=len(labels) or width,
+        shapes=list(shapes),
+        normalised=not labels if normalised is None else normalised,
+        token_types=token_types,
+        step_seconds=step_seconds,
+        load_seconds=load_seconds,
+        load_error=load_error,
+        crash_id=tokenizer.token_to_id("CRASH"),
+        raise_id=tokenizer.token_to_id("RAISE"),
+        broken_for_good=broken_for_good,
+    )
+    told: dict[str, Any] = {
+        "pooling": "" if labels else "mean",
+        "activation": "none" if not labels else "softmax" if len(labels) > 1 else "sigmoid",
+    }
+    encoder = Encoder(
+        task=task,
+        width=script.width,
+        max_tokens=max_tokens,
+        parity={target: EncoderParity(0, 0.0, 1.0, 1.0, 1.0)},
+        normalised=script.normalised,
+        token_types=token_types,
+        pairs=pairs,
+        labels=labels,
+        **told | more,
+    )
+    tokenizer.save(str(bundle / TOKENIZER))
+    write_json(bundle / GENERATION, Generation())
+    (bundle / PARITY).write_bytes(msgspec.json.encode(encoder.parity))
+    write_json(bundle / ENCODER_GRAPH, script)
+    write_json(bundle / ENCODER_GOLDEN, EncoderGolden({target: 1e-6}, _encoder_cases(script, max_tokens)))
+    graph, kv = _encoder_graph(script, target), KVCache("float32", [], [])
+    _write_manifest(bundle, tokenizer, kv, graph, max_context=max_tokens, slots=1, encoder=encoder)
+    return bundle
+
+
+def _encoder_cases(script: EncoderScript, max_tokens: int) -> list[EncoderCase]:
+    inputs = [[20 + i % 9 for i in range(length)] for length in (1, max_tokens // 2, max_tokens)]
+    return [EncoderCase(ids, values_of(script, ids).tolist()) for ids in inputs]
 
 
 _PARITY = ParityNumbers(0, 0.0, 1.0, 0.0, 1.0)
@@ -117,23 +213,19 @@ def _golden_case(script: Script) -> GoldenCase:
     return GoldenCase([10, 11, 12, *script.sentence[:3]], ids, [float(logits[i]) for i in ids])
 
 
-def _manifest(bundle: Path, script: Script, end: int, name: str, max_context: int, slots: int) -> Manifest:
-    return Manifest(
+def _write_manifest(bundle: Path, tokenizer: Tokenizer, kv: KVCache, graph: Graph, **more: Any) -> None:
+    fields: dict[str, Any] = {"eos_token_ids": [], "has_chat_template": False}
+    manifest = Manifest(
         schema=SCHEMA,
-        name=name,
-        family="decoder",
+        name=bundle.name,
+        family=graph.role,
         variant="fp32",
         variant_reason="asked for",
-        vocab_size=script.vocab_size,
-        max_context=max_context,
-        slots=slots,
-        eos_token_ids=[end],
+        vocab_size=tokenizer.get_vocab_size(),
         bos_token_id=None,
-        has_chat_template=True,
-        kv_cache=KVCache(dtype="int64", kv_heads=[1], head_dim=[1]),
-        graphs=[_graph(script)],
+        kv_cache=kv,
+        graphs=[graph],
         files=[_file(bundle, path) for path in sorted(bundle.rglob("*")) if path.is_file()],
-        parity=_PARITY,
         provenance=Provenance(
             source=Source(uri="testing"),
             architecture="Testing",
@@ -143,7 +235,9 @@ def _manifest(bundle: Path, script: Script, end: int, name: str, max_context: in
             created=0,
             host="any",
         ),
+        **fields | more,
     )
+    write_json(bundle / MANIFEST, manifest)
 
 
 def _graph(script: Script) -> Graph:
@@ -164,6 +258,18 @@ def _graph(script: Script) -> Graph:
         batch_buckets=[1, 2, 4, 8, 16, 32],
         chunk_buckets=[8, 32, 64],
         draft_buckets=[2, FUSED],
+    )
+
+
+def _encoder_graph(script: EncoderScript, target: str) -> Graph:
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if script.token_types else [])]
+    return Graph(
+        role="encoder",
+        target=target,
+        path=ENCODER_GRAPH,
+        inputs=[Tensor(name, "int64", ["rows", "tokens"]) for name in names],
+        outputs=[Tensor("values", "float32", ["rows", script.width])],
+        shapes=script.shapes,
     )
 
 

@@ -19,10 +19,10 @@ from basert.manifest import Graph, KVCache
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# target -> "module:class"
+# target -> "module:what opens it"
 TARGETS = {
     "cpu": "engines.sessions.cpu:CpuSession",
-    "testing": "engines.sessions.testing:TestingSession",
+    "testing": "engines.sessions.testing:open_testing",
 }
 
 

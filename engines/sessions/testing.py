@@ -1,8 +1,9 @@
-"""A session that computes nothing: it keeps token ids where a real one keeps keys and values.
+"""Sessions that compute nothing. Schedulers and processes are tested with them; no code may depend on them.
 
-Its "graph" is a JSON file, a Script. It obeys the rules of GroupQueryAttention, garbage writes of padding
-and idle rows included, so that a scheduler that lets one sequence damage another's cache is found out.
-Schedulers and processes are tested with it; nothing else may depend on it.
+The "graph" is a JSON file. A decoder's, a Script, keeps token ids where a real one keeps keys and values. It
+obeys the rules of GroupQueryAttention, garbage writes of padding and idle rows included, so that a scheduler
+that lets one sequence damage another's cache is found out. An encoder's, an EncoderScript, answers each row
+with a hash of its tokens and runs its buckets only, so that a queue that mixes inputs up is found out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from basert.errors import BundleError
 from basert.manifest import KVCache
@@ -25,16 +26,9 @@ STEPPED = 1 << 32  # added to what a decode step leaves: to a real model, too, i
 FUSED = 4  # most tokens at once that get what decode steps give
 
 
-class Script(msgspec.Struct, frozen=True):
-    """What the session plays. All ids are token ids.
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What every testing session does when it is told to."""
 
-    With a `sentence`, a history that ends in a beginning of it is followed by its next token, any other
-    history by its first. Without one the next token is a hash of the whole history. Both read the cache.
-    """
-
-    vocab_size: int
-    sentence: list[int] = []
-    peak: float = 30.0  # how far the next token's logit stands above all others, which lie in [-4, 0]
     step_seconds: float = 0.0  # slept in each run
     load_seconds: float = 0.0  # slept while opening
     load_error: str = ""  # refuse to open with this sentence
@@ -43,18 +37,65 @@ class Script(msgspec.Struct, frozen=True):
     broken_for_good: bool = False  # and every later step too
 
 
-class TestingSession:
+class Script(Orders, frozen=True, kw_only=True, tag="decoder"):
+    """What a decoder's session plays. All ids are token ids.
+
+    With a `sentence`, a history that ends in a beginning of it is followed by its next token, any other
+    history by its first. Without one the next token is a hash of the whole history. Both read the cache.
+    """
+
+    vocab_size: int
+    sentence: list[int] = []
+    peak: float = 30.0  # how far the next token's logit stands above all others, which lie in [-4, 0]
+
+
+class EncoderScript(Orders, frozen=True, kw_only=True, tag="encoder"):
+    """What an encoder's session plays: values_of each row."""
+
+    width: int
+    shapes: list[tuple[int, int]]  # the buckets; anything else raises
+    normalised: bool = False
+    token_types: bool = False  # there is an input of them
+
+
+def open_testing(path: Path, kv: KVCache, options: SessionOptions) -> TestingSession | TestingEncoder:
+    """Open whatever the graph's file is. Raises BundleError when it says so."""
+    script = msgspec.json.decode(path.read_bytes(), type=Script | EncoderScript)
+    time.sleep(script.load_seconds)
+    if script.load_error:
+        raise BundleError(script.load_error)
+    return TestingSession(script, kv, options) if isinstance(script, Script) else TestingEncoder(script)
+
+
+class _Obedient:
+    """Follows Orders."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.provider = "TestingExecutionProvider"
+        self._orders = orders
+        self._broken = False
+
+    def end_profile(self) -> Path:
+        raise BundleError("A session for tests keeps no profile; profile a bundle with a model.")
+
+    def _obey(self, ids: NDArray[np.int64]) -> None:
+        time.sleep(self._orders.step_seconds)
+        if self._orders.crash_id in ids:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._broken = self._broken and self._orders.broken_for_good
+        if self._broken or self._orders.raise_id in ids:
+            self._broken = True
+            raise RuntimeError("the testing session was told to fail")
+
+
+class TestingSession(_Obedient):
     """Plays a Script. The cache holds int64 ids: one layer, one head, head size one."""
 
     __test__ = False  # not a test class, whatever its name suggests
 
-    def __init__(self, path: Path, kv: KVCache, options: SessionOptions) -> None:
-        self.provider = "TestingExecutionProvider"
-        self.script = msgspec.json.decode(path.read_bytes(), type=Script)
-        time.sleep(self.script.load_seconds)
-        if self.script.load_error:
-            raise BundleError(self.script.load_error)
-        self._broken = False
+    def __init__(self, script: Script, kv: KVCache, options: SessionOptions) -> None:
+        super().__init__(script)
+        self.script = script
         self.cache = np.zeros((options.slots, options.max_context), kv.dtype)
 
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
@@ -62,9 +103,6 @@ class TestingSession:
 
     def move(self, source: int, target: int, length: int) -> None:
         self.cache[target, :length] = self.cache[source, :length]
-
-    def end_profile(self) -> Path:
-        raise BundleError("A session for tests keeps no profile; profile a bundle with a model.")
 
     def cached(self, row: int, length: int) -> Arrays:
         ids = self.cache[row, None, :length, None]
@@ -86,15 +124,6 @@ class TestingSession:
                 fetches["next_token"][r] = token
             if "logits" in fetches:
                 fetches["logits"][r] = logits_of(self.script, token)
-
-    def _obey(self, ids: NDArray[np.int64]) -> None:
-        time.sleep(self.script.step_seconds)
-        if self.script.crash_id in ids:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._broken = self._broken and self.script.broken_for_good
-        if self._broken or self.script.raise_id in ids:
-            self._broken = True
-            raise RuntimeError("the testing session was told to fail")
 
     def _past(self, feeds: Arrays) -> NDArray[np.int64]:
         batch, chunk = feeds["input_ids"].shape
@@ -122,3 +151,59 @@ def logits_of(script: Script, token: int) -> NDArray[np.float32]:
     logits = -(ids * 2654435761 % 1000).astype(np.float32) / np.float32(250)
     logits[token] = script.peak
     return logits
+
+
+class TestingEncoder(_Obedient):
+    """Plays an EncoderScript. It has no cache."""
+
+    __test__ = False
+
+    def __init__(self, script: EncoderScript) -> None:
+        super().__init__(script)
+        self.script = script
+
+    def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
+        names = {"input_ids", "attention_mask"} | ({"token_type_ids"} if self.script.token_types else set())
+        shape = feeds["input_ids"].shape
+        if row != 0 or feeds.keys() != names or fetches.keys() != {"values"}:
+            raise RuntimeError(f"an encoder with {sorted(names)} was bound to {sorted(feeds)} at row {row}")
+        if shape not in self.script.shapes:
+            raise RuntimeError(f"{shape} is none of the buckets {self.script.shapes}")
+        return lambda: self._run(feeds, fetches["values"])
+
+    def move(self, *_source_target_length: int) -> None:
+        raise RuntimeError("an encoder has no cache")
+
+    def cached(self, *_row_length: int) -> Arrays:
+        raise RuntimeError("an encoder has no cache")
+
+    def _run(self, feeds: Arrays, values: NDArray[np.float32]) -> None:
+        ids, mask = feeds["input_ids"], feeds["attention_mask"]
+        lengths = mask.sum(axis=1)
+        if not np.array_equal(mask, np.arange(ids.shape[1]) < lengths[:, None]) or not lengths.all():
+            raise RuntimeError("a row's mask is no run of ones, then zeros")
+        self._obey(ids[mask > 0])
+        types = feeds.get("token_type_ids", np.zeros_like(ids))
+        for i, length in enumerate(lengths):
+            values[i] = values_of(self.script, ids[i, :length], types[i, :length])
+
+
+def values_of(
+    script: EncoderScript, ids: ArrayLike, token_types: ArrayLike | None = None
+) -> NDArray[np.float32]:
+    """What an encoder's session answers to an input: [width] numbers in [-1, 1) that depend on every id, each
+    token type (None: all 0) and their order; of length 1 if the script is normalised."""
+    tokens = np.asarray(ids, np.uint64)
+    types = np.zeros_like(tokens) if token_types is None else np.asarray(token_types, np.uint64)
+    places = np.arange(len(tokens), dtype=np.uint64)
+    whole = np.bitwise_xor.reduce(_mixed((tokens << np.uint64(32)) + (types << np.uint64(24)) + places))
+    numbers = _mixed(whole + np.arange(script.width, dtype=np.uint64)) >> np.uint64(40)
+    values = (numbers.astype(np.float64) / (1 << 23) - 1).astype(np.float32)
+    return values / np.linalg.norm(values) if script.normalised else values
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A hash of each (the end of SplitMix64)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))

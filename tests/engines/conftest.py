@@ -8,7 +8,7 @@ import pytest
 
 from basert.manifest import read_manifest
 from engines.sessions import SessionOptions
-from engines.sessions.testing import TestingSession
+from engines.sessions.testing import TestingSession, open_testing
 from tests.engines.hashed import CONTEXT, SLOTS
 from tests.tiny import GRAPH, write_testing_bundle
 
@@ -21,4 +21,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(bundle: Path) -> TestingSession:
-    return TestingSession(bundle / GRAPH, read_manifest(bundle).kv_cache, SessionOptions(1, CONTEXT))
+    session = open_testing(bundle / GRAPH, read_manifest(bundle).kv_cache, SessionOptions(1, CONTEXT))
+    assert isinstance(session, TestingSession)
+    return session

@@ -33,7 +33,7 @@ def cut(table: Table, width: int, *, normalise: bool) -> Table:
     if not normalise:
         return table
     lengths = np.linalg.norm(table, axis=1, keepdims=True)
-    return table / np.where(lengths > 0, lengths, np.float32(1))
+    return np.asarray(table / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def similarities(one: Table, other: Table, measure: str) -> list[float]:

@@ -17,6 +17,7 @@ from basert.resources.anthropic import CountTokens, Messages
 from basert.resources.archive import Archive
 from basert.resources.chat import ChatCompletions
 from basert.resources.completions import Completions
+from basert.resources.embeddings import EmbeddingCollection
 from basert.resources.health import Exposition, Live, Ready
 from basert.resources.kept import Kept
 from basert.resources.listing import ModelCollection, ModelItem
@@ -73,6 +74,7 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/v1/responses/{response}/input_items": InputItems(archive),
         "/v1/messages": Messages(service),
         "/v1/messages/count_tokens": CountTokens(service),
+        "/v1/embeddings": EmbeddingCollection(service),
         "/v1/models": ModelCollection(service),
         "/v1/models/{model:path}": ModelItem(service),
         "/v1/tokenize": Tokenize(service),

@@ -1,0 +1,86 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from falcon.asgi import Request, Response
+from msgspec import Raw
+
+from basert.errors import InvalidRequest
+from basert.http.models import Model
+from basert.http.openapi import operation
+from basert.manifest import Encoder
+from basert.resources.choosing import encoder_for
+from basert.resources.encoding import Inputs, encoded, tokenized
+from basert.resources.planning import beside, context_of
+from basert.resources.rows import around, send_rows
+from basert.resources.service import Service
+from basert.schema.embeddings import Embedding, Embeddings, EmbeddingsRequest
+from basert.schema.encoding import EncoderUsage, PromptedRequest
+from basert.schema.texts import Texts, listed
+from basert.text.cutting import Ids
+
+
+class EmbeddingCollection:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @operation("Vectors of texts.", EmbeddingsRequest, Embeddings)
+    async def on_post(self, req: Request, resp: Response) -> None:
+        request = await self._service.read(req, EmbeddingsRequest)
+        model, encoder = encoder_for("embed", request.model, self._service.models)
+        made, slices = await embedded(
+            request, request.input, "input", model, encoder, self._service, req, request.encoding_format
+        )
+        tokens = sum(map(len, made.ids))
+        answer = Embeddings([], model.name, EncoderUsage(tokens, tokens))
+        patience = self._service.config.stall_timeout
+        await send_rows(resp, _items(slices), around(answer, "data"), patience)
+
+
+def _items(slices: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    index = 0
+    for rows in slices:
+        yield [msgspec.json.encode(Embedding(index + i, Raw(row))) for i, row in enumerate(rows)]
+        index += len(rows)
+
+
+async def embedded(
+    request: PromptedRequest,
+    texts: Texts,
+    param: str,
+    model: Model,
+    encoder: Encoder,
+    service: Service,
+    req: Request,
+    form: str | None = None,
+) -> tuple[Ids, Iterator[list[bytes]]]:
+    """Tokens of the texts in this field, and their vectors as JSON, in slices. form: "float" | "base64"."""
+    from basert import vectors
+
+    inputs = Inputs(listed(texts, param), param)
+    inputs.check(service.config)
+    width, normalise = request.width(encoder), request.normalises(encoder)
+    inputs = prompted(inputs, request, encoder)
+    cut = request.cut(context_of(model))
+    made = await beside(lambda: tokenized(inputs, model, cut, add_special=request.adds_special), model, req)
+    table = await encoded(made, model, request, service, req)
+    if width < encoder.width or normalise > encoder.normalised:
+        table = vectors.cut(table, width, normalise=normalise)
+    return made, vectors.written(table, vectors.as_base64 if form == "base64" else vectors.as_floats)
+
+
+def prompted(inputs: Inputs, request: PromptedRequest, encoder: Encoder) -> Inputs:
+    """The texts with the prompt that they begin with. Raises InvalidRequest."""
+    prompt = request.begins_with(encoder)
+    if not isinstance(inputs.texts[0], list):
+        return Inputs([f"{prompt}{text}" for text in inputs.texts], inputs.param) if prompt else inputs
+    for field in ("prompt", "prompt_name", "input_type"):
+        if getattr(request, field) is not None:
+            raise InvalidRequest(
+                f"Token ids are taken as they are; put the prompt's before them and leave '{field}' out.",
+                param=field,
+            )
+    return inputs

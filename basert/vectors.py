@@ -14,6 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 Table = NDArray[np.float32]  # [inputs, width]
+Scores = NDArray[np.float64]  # [inputs, labels]
 
 SLICE = 16_384  # numbers written in one go: half a millisecond
 
@@ -44,8 +45,8 @@ def similarities(one: Table, other: Table, measure: str) -> list[float]:
     return products
 
 
-def scores(logits: Table, activation: str) -> NDArray[np.float64]:
-    """[inputs, labels]. activation: "sigmoid" | "softmax" | "none"."""
+def scores(logits: Table, activation: str) -> Scores:
+    """What logits mean. activation: "sigmoid" | "softmax" | "none"."""
     values = logits.astype(np.float64)
     if activation == "sigmoid":
         return np.exp(-np.logaddexp(0.0, -values))

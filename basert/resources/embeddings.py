@@ -1,7 +1,8 @@
-"""POST /v1/embeddings."""
+"""POST /v1/embeddings, /embed of text-embeddings-inference, /v1/embed and /v2/embed of Cohere."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import msgspec
@@ -12,13 +13,20 @@ from basert.errors import InvalidRequest
 from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.manifest import Encoder
-from basert.resources.choosing import encoder_for
+from basert.resources.choosing import encoder_for, only_encoder_for
 from basert.resources.encoding import Inputs, encoded, tokenized
 from basert.resources.planning import beside, context_of
 from basert.resources.rows import around, send_rows
 from basert.resources.service import Service
-from basert.schema.embeddings import Embedding, Embeddings, EmbeddingsRequest
-from basert.schema.encoding import EncoderUsage, PromptedRequest
+from basert.schema.embeddings import (
+    CohereEmbeddings,
+    CohereEmbedRequest,
+    Embedding,
+    Embeddings,
+    EmbeddingsRequest,
+    EmbedRequest,
+)
+from basert.schema.encoding import CohereMeta, CohereTokens, EncoderUsage, PromptedRequest, cut_warning
 from basert.schema.texts import Texts, listed
 from basert.text.cutting import Ids
 
@@ -34,10 +42,54 @@ class EmbeddingCollection:
         made, slices = await embedded(
             request, request.input, "input", model, encoder, self._service, req, request.encoding_format
         )
-        tokens = sum(map(len, made.ids))
-        answer = Embeddings([], model.name, EncoderUsage(tokens, tokens))
+        answer = Embeddings([], model.name, EncoderUsage(made.tokens, made.tokens))
         patience = self._service.config.stall_timeout
         await send_rows(resp, _items(slices), around(answer, "data"), patience)
+
+
+class BareEmbeddings:
+    """As text-embeddings-inference has them; vectors have length 1 unless that is refused."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @operation("Vectors of texts, as a list of lists.", EmbedRequest, list[list[float]])
+    async def on_post(self, req: Request, resp: Response) -> None:
+        request = await self._service.read(req, EmbedRequest)
+        request.check()
+        model, encoder = only_encoder_for("embed", request.model, self._service.models)
+        _, slices = await embedded(request, request.inputs, "inputs", model, encoder, self._service, req)
+        await send_rows(resp, slices, (b"[", b"]"), self._service.config.stall_timeout)
+
+
+class CohereEmbed:
+    """As Cohere has them: POST /v1/embed and /v2/embed."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @operation("Vectors of texts, as Cohere has them.", CohereEmbedRequest, CohereEmbeddings)
+    async def on_post(self, req: Request, resp: Response) -> None:
+        request = await self._service.read(req, CohereEmbedRequest)
+        request.check()
+        model, encoder = encoder_for("embed", request.model, self._service.models)
+        by_type = bool(request.embedding_types) or req.path.startswith("/v2/")
+        form = request.embedding_types[0] if request.embedding_types else "float"
+        texts: Texts = [*request.texts]
+        made, slices = await embedded(request, texts, "texts", model, encoder, self._service, req, form)
+        answer = CohereEmbeddings(
+            {form: []} if by_type else [],
+            f"embed-{uuid.uuid4().hex}",
+            request.texts,
+            CohereMeta(
+                tokens=CohereTokens(made.tokens),
+                billed_units={"input_tokens": made.tokens},
+                warnings=cut_warning(made.cut, context_of(model)),
+            ),
+            "embeddings_by_type" if by_type else "embeddings_floats",
+        )
+        frame = around(answer, form if by_type else "embeddings")
+        await send_rows(resp, slices, frame, self._service.config.stall_timeout)
 
 
 def _items(slices: Iterator[list[bytes]]) -> Iterator[list[bytes]]:

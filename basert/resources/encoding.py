@@ -75,10 +75,12 @@ def tokenized(inputs: Inputs, model: Model, cut: Cut | None, *, add_special: boo
 def _given(lists: Sequence[list[int]], inputs: Inputs, model: Model, cut: Cut | None) -> Ids:
     for number, ids in enumerate(lists):
         check_ids(ids, model.manifest.vocab_size, inputs.named(number))
+    cut_off = 0
     if cut is not None:
+        cut_off = sum(len(ids) > cut.most for ids in lists)
         start = [max(0, len(ids) - cut.most) if cut.from_start else 0 for ids in lists]
         lists = [ids[begin : begin + cut.most] for ids, begin in zip(lists, start, strict=True)]
-    return Ids(list(lists), [[0] * len(ids) for ids in lists])
+    return Ids(list(lists), [[0] * len(ids) for ids in lists], cut_off)
 
 
 async def encoded(made: Ids, model: Model, request: EncoderRequest, service: Service, req: Request) -> Table:
@@ -90,7 +92,7 @@ async def encoded(made: Ids, model: Model, request: EncoderRequest, service: Ser
     table = vectors.empty(len(made.ids), encoder.width)
     asked = Encode(0, made.ids, made.types if encoder.token_types else [], request.lane)
     started = req.context.started
-    with service.engaged(model, sum(map(len, made.ids)), started):
+    with service.engaged(model, made.tokens, started):
         try:
             async with (
                 asyncio.timeout(service.seconds_left(started)),

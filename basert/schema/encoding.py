@@ -1,4 +1,4 @@
-"""What requests to an encoder have in common: how texts are cut and what comes before them. Null means absent."""
+"""What requests to an encoder have in common: how texts are cut and what comes before them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
 from basert.manifest import Encoder
@@ -30,7 +30,26 @@ class EncoderUsage(msgspec.Struct):
     total_tokens: int
 
 
+class CohereTokens(msgspec.Struct):
+    input_tokens: int
+
+
+class CohereMeta(msgspec.Struct, kw_only=True):
+    tokens: CohereTokens
+    billed_units: dict[str, int]
+    ranked_by: str | UnsetType = UNSET  # "cross-encoder", or what compared two vectors: "cosine" | "dot"
+    warnings: list[str] | UnsetType = UNSET  # about texts that were cut
+
+
+def cut_warning(texts: int, longest: int) -> list[str] | UnsetType:
+    """longest: tokens that the model takes."""
+    what = "1 text was" if texts == 1 else f"{texts} texts were"
+    return [f"{what} cut; this model takes {longest} tokens, special ones included."] if texts else UNSET
+
+
 class EncoderRequest(msgspec.Struct, kw_only=True):
+    """Null means absent."""
+
     model: str | None = None
     user: str | None = None
     priority: (

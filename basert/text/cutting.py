@@ -16,6 +16,14 @@ class Ids(NamedTuple):
 
     ids: list[list[int]]
     types: list[list[int]]
+    cut: int = 0  # how many of them were too long
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.ids))
+
+    def and_(self, others: Ids) -> Ids:
+        return Ids(self.ids + others.ids, self.types + others.types, self.cut + others.cut)
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,18 @@ class TextModel:
 
     def encode_batch(self, texts: Sequence[Text], cut: Cut | None = None, *, add_special: bool = True) -> Ids:
         """Texts or pairs of texts, all at once. cut: what becomes of those that are too long."""
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special)
-        if cut is not None:
-            long = [i for i, encoding in enumerate(encodings) if len(encoding) > cut.most]
+        made = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special)
+        long = [i for i, encoding in enumerate(made) if cut is not None and len(encoding) > cut.most]
+        if cut is not None and long:
             short = shortened(self._tokenizer, [texts[i] for i in long], cut, add_special=add_special)
             for i, encoding in zip(long, short, strict=True):
-                encodings[i] = encoding
-        return Ids([encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings])
+                made[i] = encoding
+        return Ids([one.ids for one in made], [one.type_ids for one in made], len(long))
+
+    @property
+    def special_tokens(self) -> int:
+        """How many are put around a text."""
+        return self._tokenizer.num_special_tokens_to_add(False)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True, continues: bool = False) -> str:
         """All of the text at once; bytes that are no text become U+FFFD."""

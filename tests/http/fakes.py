@@ -21,8 +21,10 @@ from basert.config import AppConfig
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.app import create_app
 from basert.messages import (
+    BucketStats,
     Encode,
     EngineInfo,
+    Histogram,
     Sampling,
     Stats,
     Submit,
@@ -105,7 +107,13 @@ class FakeEngine:
     async def stats(self) -> Stats:
         if self._model.state != "ready":
             raise Unavailable("The model is not ready.")
-        return Stats(slots=4, running=self.open, padded_tokens=7)
+        if self._model.manifest.encoder is None:
+            return Stats(slots=4, running=self.open, padded_tokens=7)
+        buckets = [
+            BucketStats(1, 16),
+            BucketStats(4, 32, runs=3, inputs=9, input_tokens=200, run_seconds=0.5),
+        ]
+        return Stats(buckets=buckets, input_tokens=Histogram([16, 32], [2, 5, 9], 200))
 
 
 def _logprob(token: int, top: int) -> TokenLogprob:

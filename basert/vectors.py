@@ -66,9 +66,11 @@ def as_base64(row: Table) -> bytes:
     return b'"' + binascii.b2a_base64(row.astype("<f4", copy=False).tobytes(), newline=False) + b'"'
 
 
-def written(table: Table, write: Callable[[Table], bytes]) -> Iterator[list[bytes]]:
-    """The rows as JSON, a slice at a time: whoever waits between two slices holds nobody up."""
-    table = np.ascontiguousarray(table)
+def written(
+    table: Table, write: Callable[[Table], bytes], width: int, *, normalise: bool
+) -> Iterator[list[bytes]]:
+    """The rows, cut, as JSON, a slice at a time: whoever waits between two slices holds nobody up."""
     step = max(1, SLICE // table.shape[1])
     for start in range(0, len(table), step):
-        yield [write(row) for row in table[start : start + step]]
+        rows = cut(table[start : start + step], width, normalise=normalise)
+        yield [write(row) for row in np.ascontiguousarray(rows)]

@@ -119,9 +119,9 @@ async def embedded(
     cut = request.cut(context_of(model))
     made = await beside(lambda: tokenized(inputs, model, cut, add_special=request.adds_special), model, req)
     table = await encoded(made, model, request, service, req)
-    if width < encoder.width or normalise > encoder.normalised:
-        table = vectors.cut(table, width, normalise=normalise)
-    return made, vectors.written(table, vectors.as_base64 if form == "base64" else vectors.as_floats)
+    write = vectors.as_base64 if form == "base64" else vectors.as_floats
+    again = normalise and (width < encoder.width or not encoder.normalised)
+    return made, vectors.written(table, write, width, normalise=again)
 
 
 def prompted(inputs: Inputs, request: PromptedRequest, encoder: Encoder) -> Inputs:

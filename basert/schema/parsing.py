@@ -26,6 +26,7 @@ _AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?", r
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 _BOUND = re.compile(r"Expected `([^`]*)`( .*)?")
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _VALUE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
 
@@ -70,9 +71,9 @@ def too_deep(raw: bytes, limit: int) -> bool:
         return False
     unescaped = raw if b"\\" not in raw else raw.replace(rb"\\", b"").replace(rb"\"", b"")
     bare = b"".join(unescaped.split(b'"')[::2])
-    brackets = bare.translate(None, _NO_BRACKETS)
+    brackets = bare.translate(_ONE_KIND, _NO_BRACKETS)
     for _ in range(limit):  # each round takes the innermost level away
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
 
 

@@ -14,9 +14,8 @@ from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.manifest import Encoder
 from basert.resources.choosing import encoder_for, only_encoder_for
-from basert.resources.encoding import Inputs, tokenized
-from basert.resources.planning import beside, context_of
-from basert.resources.scoring import Scorer
+from basert.resources.encoding import Encoding, Inputs
+from basert.resources.scoring import classified
 from basert.resources.service import Service
 from basert.schema.encoding import EncoderUsage
 from basert.schema.scoring import Classification, Classified, ClassifyAnswer, ClassifyRequest, LabelScore
@@ -35,12 +34,9 @@ class Classify:
         model, encoder = choose("classify", request.model, self._service.models)
         inputs = _inputs(request, encoder)
         inputs.check(self._service.config)
-        cut = request.cut(context_of(model))
-        made = await beside(
-            lambda: tokenized(inputs, model, cut, add_special=request.adds_special), model, req
-        )
-        scorer = Scorer(request, model, encoder, self._service, req)
-        rows = (await scorer.classified(made)).tolist()
+        encoding = Encoding(request, model, encoder, self._service, req)
+        made = await encoding.ids(inputs)
+        rows = (await classified(encoding, request, made)).tolist()
         if request.inputs is None:
             media.send_json(resp, _classification(rows, encoder, model, made.tokens))
         else:

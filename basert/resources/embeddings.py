@@ -10,12 +10,10 @@ from falcon.asgi import Request, Response
 from msgspec import Raw
 
 from basert.errors import InvalidRequest
-from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.manifest import Encoder
 from basert.resources.choosing import encoder_for, only_encoder_for
-from basert.resources.encoding import Inputs, encoded, tokenized
-from basert.resources.planning import beside, context_of
+from basert.resources.encoding import Encoding, Inputs
 from basert.resources.rows import around, send_rows
 from basert.resources.service import Service
 from basert.schema.embeddings import (
@@ -27,7 +25,7 @@ from basert.schema.embeddings import (
     EmbedRequest,
 )
 from basert.schema.encoding import CohereMeta, CohereTokens, EncoderUsage, PromptedRequest, cut_warning
-from basert.schema.texts import Texts, listed
+from basert.schema.texts import listed
 from basert.text.cutting import Ids
 
 
@@ -39,9 +37,9 @@ class EmbeddingCollection:
     async def on_post(self, req: Request, resp: Response) -> None:
         request = await self._service.read(req, EmbeddingsRequest)
         model, encoder = encoder_for("embed", request.model, self._service.models)
-        made, slices = await embedded(
-            request, request.input, "input", model, encoder, self._service, req, request.encoding_format
-        )
+        encoding = Encoding(request, model, encoder, self._service, req)
+        inputs = Inputs(listed(request.input, "input"), "input")
+        made, slices = await embedded(encoding, request, inputs, request.encoding_format)
         answer = Embeddings([], model.name, EncoderUsage(made.tokens, made.tokens))
         patience = self._service.config.stall_timeout
         await send_rows(resp, _items(slices), around(answer, "data"), patience)
@@ -58,7 +56,8 @@ class BareEmbeddings:
         request = await self._service.read(req, EmbedRequest)
         request.check()
         model, encoder = only_encoder_for("embed", request.model, self._service.models)
-        _, slices = await embedded(request, request.inputs, "inputs", model, encoder, self._service, req)
+        encoding = Encoding(request, model, encoder, self._service, req)
+        _, slices = await embedded(encoding, request, Inputs(listed(request.inputs, "inputs"), "inputs"))
         await send_rows(resp, slices, (b"[", b"]"), self._service.config.stall_timeout)
 
 
@@ -75,8 +74,8 @@ class CohereEmbed:
         model, encoder = encoder_for("embed", request.model, self._service.models)
         by_type = bool(request.embedding_types) or req.path.startswith("/v2/")
         form = request.embedding_types[0] if request.embedding_types else "float"
-        texts: Texts = [*request.texts]
-        made, slices = await embedded(request, texts, "texts", model, encoder, self._service, req, form)
+        encoding = Encoding(request, model, encoder, self._service, req)
+        made, slices = await embedded(encoding, request, Inputs(request.texts, "texts"), form)
         answer = CohereEmbeddings(
             {form: []} if by_type else [],
             f"embed-{uuid.uuid4().hex}",
@@ -84,7 +83,7 @@ class CohereEmbed:
             CohereMeta(
                 tokens=CohereTokens(made.tokens),
                 billed_units={"input_tokens": made.tokens},
-                warnings=cut_warning(made.cut, context_of(model)),
+                warnings=cut_warning(made.cut, encoding.longest),
             ),
             "embeddings_by_type" if by_type else "embeddings_floats",
         )
@@ -100,25 +99,16 @@ def _items(slices: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
 
 
 async def embedded(
-    request: PromptedRequest,
-    texts: Texts,
-    param: str,
-    model: Model,
-    encoder: Encoder,
-    service: Service,
-    req: Request,
-    form: str | None = None,
+    encoding: Encoding, request: PromptedRequest, inputs: Inputs, form: str | None = None
 ) -> tuple[Ids, Iterator[list[bytes]]]:
-    """Tokens of the texts in this field, and their vectors as JSON, in slices. form: "float" | "base64"."""
+    """The inputs' tokens, and their vectors as JSON, in slices. form: "float" | "base64"."""
     from basert import vectors
 
-    inputs = Inputs(listed(texts, param), param)
-    inputs.check(service.config)
+    encoder = encoding.encoder
+    inputs.check(encoding.service.config)
     width, normalise = request.width(encoder), request.normalises(encoder)
-    inputs = prompted(inputs, request, encoder)
-    cut = request.cut(context_of(model))
-    made = await beside(lambda: tokenized(inputs, model, cut, add_special=request.adds_special), model, req)
-    table = await encoded(made, model, request, service, req)
+    made = await encoding.ids(prompted(inputs, request, encoder))
+    table = await encoding.answers(made)
     write = vectors.as_base64 if form == "base64" else vectors.as_floats
     again = normalise and (width < encoder.width or not encoder.normalised)
     return made, vectors.written(table, write, width, normalise=again)

@@ -6,7 +6,7 @@ Knows no wire form.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,8 +18,9 @@ from basert.errors import InvalidRequest
 from basert.frames import packed
 from basert.http.limits import check_prompt_size, too_long
 from basert.http.models import Model
+from basert.manifest import Encoder
 from basert.messages import Encode
-from basert.resources.planning import check_ids, context_of
+from basert.resources.planning import beside, check_ids, context_of
 from basert.resources.service import Service
 from basert.schema.encoding import EncoderRequest
 from basert.text.cutting import Cut, Ids, Text
@@ -57,23 +58,72 @@ class Inputs:
         return f"{self.param}[{number}]" if len(self.texts) > 1 else self.param
 
 
-def tokenized(inputs: Inputs, model: Model, cut: Cut | None, *, add_special: bool) -> Ids:
-    """May take long. Token ids are taken as they are, but for a cut.
+@dataclass(frozen=True)
+class Encoding:
+    """One request's way through an encoder."""
 
-    Raises InvalidRequest, ContextLengthExceeded for an input that is too long.
-    """
-    texts = [text for text in inputs.texts if not isinstance(text, list)]
-    if texts:
-        made = model.text.encode_batch(texts, cut, add_special=add_special)
-    else:
-        made = _given([text for text in inputs.texts if isinstance(text, list)], inputs, model, cut)
-    longest = context_of(model)
-    for number, ids in enumerate(made.ids):
-        if not ids:
-            raise InvalidRequest(f"Invalid '{inputs.named(number)}': it has no tokens.", param=inputs.param)
-        if len(ids) > longest:
-            raise too_long(longest, str(len(ids)), inputs.param, f"'{inputs.named(number)}'")
-    return made
+    request: EncoderRequest
+    model: Model
+    encoder: Encoder
+    service: Service
+    req: Request
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the model takes, special ones included."""
+        return context_of(self.model)
+
+    async def ids(self, inputs: Inputs) -> Ids:
+        """Raises InvalidRequest, ContextLengthExceeded for an input that is too long and not to be cut."""
+        cut = self.request.cut(self.longest)
+        return await self.beside(lambda: self.tokenized(inputs, cut))
+
+    async def beside(self, work: Callable[[], Ids]) -> Ids:
+        return await beside(work, self.model, self.req)
+
+    def tokenized(self, inputs: Inputs, cut: Cut | None) -> Ids:
+        """As `ids`; may take long. Token ids are taken as they are, but for a cut."""
+        texts = [text for text in inputs.texts if not isinstance(text, list)]
+        if texts:
+            made = self.model.text.encode_batch(texts, cut, add_special=self.request.adds_special)
+        else:
+            lists = [text for text in inputs.texts if isinstance(text, list)]
+            made = _given(lists, inputs, self.model, cut)
+        self._check_lengths(made, inputs)
+        return made
+
+    def _check_lengths(self, made: Ids, inputs: Inputs) -> None:
+        for number, ids in enumerate(made.ids):
+            name = f"'{inputs.named(number)}'"
+            if not ids:
+                raise InvalidRequest(f"Invalid {name}: it has no tokens.", param=inputs.param)
+            if len(ids) > self.longest:
+                raise too_long(self.longest, str(len(ids)), inputs.param, name)
+
+    async def answers(self, made: Ids) -> Table:
+        """The model's, float32 [inputs, width]. Raises what the engine client raises, RequestTimeout."""
+        from basert import vectors
+
+        table = vectors.empty(len(made.ids), self.encoder.width)
+        asked = await self._asked(made)
+        started = self.req.context.started
+        with self.service.engaged(self.model, made.tokens, started):
+            try:
+                async with (
+                    asyncio.timeout(self.service.seconds_left(started)),
+                    aclosing(self.model.engine.encode(asked)) as answers,
+                ):
+                    async for answer in answers:
+                        vectors.fill(table, answer.indices, answer.data)
+            except TimeoutError:
+                raise self.service.took_too_long() from None
+        return table
+
+    async def _asked(self, made: Ids) -> Encode:
+        inputs, types = made.ids, made.types if self.encoder.token_types else []
+        if made.tokens > LONG:
+            inputs, types = await asyncio.to_thread(lambda: ([*map(packed, inputs)], [*map(packed, types)]))
+        return Encode(0, inputs, types, self.request.lane)
 
 
 def _given(lists: Sequence[list[int]], inputs: Inputs, model: Model, cut: Cut | None) -> Ids:
@@ -85,28 +135,3 @@ def _given(lists: Sequence[list[int]], inputs: Inputs, model: Model, cut: Cut | 
         start = [max(0, len(ids) - cut.most) if cut.from_start else 0 for ids in lists]
         lists = [ids[begin : begin + cut.most] for ids, begin in zip(lists, start, strict=True)]
     return Ids(list(lists), [[0] * len(ids) for ids in lists], cut_off)
-
-
-async def encoded(made: Ids, model: Model, request: EncoderRequest, service: Service, req: Request) -> Table:
-    """The model's answers, float32 [inputs, width]. Raises what the engine client raises, RequestTimeout."""
-    from basert import vectors
-
-    encoder = model.manifest.encoder
-    assert encoder is not None
-    table = vectors.empty(len(made.ids), encoder.width)
-    inputs, types = made.ids, made.types if encoder.token_types else []
-    if made.tokens > LONG:
-        inputs, types = await asyncio.to_thread(lambda: ([*map(packed, inputs)], [*map(packed, types)]))
-    asked = Encode(0, inputs, types, request.lane)
-    started = req.context.started
-    with service.engaged(model, made.tokens, started):
-        try:
-            async with (
-                asyncio.timeout(service.seconds_left(started)),
-                aclosing(model.engine.encode(asked)) as answers,
-            ):
-                async for answer in answers:
-                    vectors.fill(table, answer.indices, answer.data)
-        except TimeoutError:
-            raise service.took_too_long() from None
-    return table

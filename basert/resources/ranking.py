@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from msgspec import UNSET
 from basert.http import media
 from basert.http.openapi import operation
 from basert.resources.choosing import encoder_for, only_encoder_for
-from basert.resources.planning import context_of
-from basert.resources.scoring import Pairs, Scored, Scorer, unlimited
+from basert.resources.encoding import Encoding
+from basert.resources.scoring import Pairs, Scored, scored
 from basert.resources.service import Service
 from basert.schema.encoding import CohereMeta, CohereTokens, EncoderUsage, cut_warning
 from basert.schema.ranking import (
@@ -37,30 +38,30 @@ class Rerank:
         request.check()
         choose = encoder_for if request.texts is None else only_encoder_for
         model, encoder = choose("rerank", request.model, self._service.models)
-        scorer = Scorer(request, model, encoder, self._service, req)
+        encoding = Encoding(request, model, encoder, self._service, req)
         field = "documents" if request.texts is None else "texts"
         pairs = Pairs([request.query], request.passages, ("query", field))
-        per_text = unlimited(request.max_tokens_per_doc) if request.texts is None else None
-        scored = await scorer.scored(pairs, per_text)
-        best = sorted(range(len(pairs.others)), key=lambda i: -scored.scores[i])[: request.top_n or None]
+        per_text = (request.max_tokens_per_doc or sys.maxsize) if request.texts is None else None
+        answers = await scored(encoding, request, pairs, per_text)
+        best = sorted(range(len(pairs.others)), key=lambda i: -answers.scores[i])[: request.top_n or None]
         if request.texts is None:
-            media.send_json(resp, _ranking(request, best, scored, model.name, context_of(model)))
+            media.send_json(resp, _ranking(request, best, answers, model.name, encoding.longest))
         else:
-            media.send_json(resp, _bare(request, best, scored.scores))
+            media.send_json(resp, _bare(request, best, answers.scores))
 
 
 def _ranking(
-    request: RerankRequest, best: Sequence[int], scored: Scored, model: str, longest: int
+    request: RerankRequest, best: Sequence[int], answers: Scored, model: str, longest: int
 ) -> Ranking:
     texts = request.passages if request.return_documents else []
-    results = [Ranked(i, scored.scores[i], RankedDocument(texts[i]) if texts else UNSET) for i in best]
+    results = [Ranked(i, answers.scores[i], RankedDocument(texts[i]) if texts else UNSET) for i in best]
     meta = CohereMeta(
-        tokens=CohereTokens(scored.tokens),
+        tokens=CohereTokens(answers.tokens),
         billed_units={"search_units": 1},
-        ranked_by=scored.by,
-        warnings=cut_warning(scored.cut, longest),
+        ranked_by=answers.by,
+        warnings=cut_warning(answers.cut, longest),
     )
-    usage = EncoderUsage(scored.tokens, scored.tokens)
+    usage = EncoderUsage(answers.tokens, answers.tokens)
     return Ranking(f"rerank-{uuid.uuid4().hex}", model, results, meta, usage)
 
 
@@ -78,9 +79,9 @@ class ScoreCollection:
         request = await self._service.read(req, ScoreRequest)
         ones, others, fields = request.sides
         model, encoder = encoder_for("rerank", request.model, self._service.models)
-        scorer = Scorer(request, model, encoder, self._service, req)
-        scored = await scorer.scored(Pairs(ones, others, fields))
-        data = [Score(i, score) for i, score in enumerate(scored.scores)]
-        usage = EncoderUsage(scored.tokens, scored.tokens)
+        encoding = Encoding(request, model, encoder, self._service, req)
+        answers = await scored(encoding, request, Pairs(ones, others, fields))
+        data = [Score(i, score) for i, score in enumerate(answers.scores)]
+        usage = EncoderUsage(answers.tokens, answers.tokens)
         answer = Scores(f"score-{uuid.uuid4().hex}", int(time.time()), model.name, data, usage)
         media.send_json(resp, answer)

@@ -388,4 +388,4 @@ async def test_an_encoders_tokens_and_back(client: ASGIConductor, model: str, mo
     error = await refused(
         client, "/tokenize", {"model": model, "messages": [{"role": "user", "content": "a"}]}
     )
-    assert "no chat template" in error["message"]
+    assert "ask for one that generates text: org/tiny" in error["message"]

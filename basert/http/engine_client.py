@@ -270,13 +270,9 @@ class EngineClient:
 
 
 def _is_last(said: Said) -> bool:
-    match said:
-        case Tokens():
-            return bool(said.finish)
-        case Vectors():
-            return said.last
-        case Stats():
-            return True
+    if isinstance(said, Tokens):
+        return bool(said.finish)
+    return said.last if isinstance(said, Vectors) else True
 
 
 def _error(failed: Failed, model: str) -> BasertError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -41,8 +40,7 @@ class Rerank:
         encoding = Encoding(request, model, encoder, self._service, req)
         field = "documents" if request.texts is None else "texts"
         pairs = Pairs([request.query], request.passages, ("query", field))
-        per_text = (request.max_tokens_per_doc or sys.maxsize) if request.texts is None else None
-        answers = await scored(encoding, request, pairs, per_text)
+        answers = await scored(encoding, request, pairs, request.per_document)
         best = sorted(range(len(pairs.others)), key=lambda i: -answers.scores[i])[: request.top_n or None]
         if request.texts is None:
             media.send_json(resp, _ranking(request, best, answers, model.name, encoding.longest))

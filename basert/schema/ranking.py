@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import msgspec
@@ -48,6 +49,12 @@ class RerankRequest(ScoringRequest, kw_only=True):
             raise InvalidRequest(
                 "A document is ranked by its text; leave 'rank_fields' out.", param="rank_fields"
             )
+
+    @property
+    def per_document(self) -> int | None:
+        """Tokens that a document is cut to; None: it is not cut unless `cut` says so."""
+        strict = self.texts is not None or self.truncate in (False, "NONE")
+        return self.max_tokens_per_doc or (None if strict else sys.maxsize)
 
     @property
     def passages(self) -> list[str]:

@@ -144,6 +144,8 @@ async def test_long_documents_are_cut_and_it_is_said(client: ASGIConductor, rank
     assert error["code"] == "context_length_exceeded"
     assert "32 tokens" in error["message"]
     assert "'texts' has 105 tokens" in error["message"]
+    body = {"model": "ranker", "query": QUERY, "documents": [long], "truncate": "NONE"}
+    assert (await refused(client, "/v1/rerank", body))["code"] == "context_length_exceeded"
     await ask(client, "/rerank", {"query": QUERY, "texts": [long], "truncate": True})
     assert ranker.engine.encoded[2].inputs == sent.inputs[1:]
 

@@ -52,6 +52,9 @@ class AppConfig:
     ] = 60.0
     max_json_depth: Annotated[int, Help("Deepest nesting of a JSON body.", least=4, most=500)] = 64
     max_messages: Annotated[int, Help("Most messages of a chat request.", least=1)] = 2048
+    max_inputs: Annotated[
+        int, Help("Most texts of a request for embeddings, scores or a ranking.", least=1)
+    ] = 2048
     max_prompt_bytes: Annotated[
         int, Help("Longest prompt as text, checked before it is tokenised.", least=1)
     ] = 4 << 20
@@ -114,6 +117,10 @@ class ServeConfig(AppConfig):
     ] = None
     max_queue: Annotated[
         int | None, Help("Requests that may wait for a slot; more are answered 429.", least=0)
+    ] = None
+    batch_wait: Annotated[
+        float | None,
+        Help("Milliseconds that an encoder's texts wait for others to share a batch.", least=0, most=1000),
     ] = None
     threads: Annotated[
         int | None, Help("Threads an engine computes with; else one per core.", least=1, most=1024)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -23,6 +24,9 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[AnyMessage])
 
 
+Value = TypeVar("Value")
+
+
 class TransportError(Exception):
     """The peer broke the framing."""
 
@@ -30,6 +34,12 @@ class TransportError(Exception):
 def pack(messages: Iterable[Message]) -> bytes:
     body = _encoder.encode(list(messages))
     return _HEADER.pack(len(body)) + body
+
+
+def packed(value: Value) -> Value:
+    """A part of a message as it goes over the wire, for messages so long that packing them takes time: all of
+    them can be prepared elsewhere. Nothing but `pack` can read it."""
+    return cast(Value, msgspec.Raw(_encoder.encode(value)))
 
 
 class Unpacker:

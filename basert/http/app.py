@@ -16,10 +16,13 @@ from basert.http.openapi import Document
 from basert.resources.anthropic import CountTokens, Messages
 from basert.resources.archive import Archive
 from basert.resources.chat import ChatCompletions
+from basert.resources.classifying import Classify
 from basert.resources.completions import Completions
+from basert.resources.embeddings import BareEmbeddings, CohereEmbed, EmbeddingCollection
 from basert.resources.health import Exposition, Live, Ready
 from basert.resources.kept import Kept
 from basert.resources.listing import ModelCollection, ModelItem
+from basert.resources.ranking import Rerank, ScoreCollection
 from basert.resources.responses import InputItems, InputTokens, ResponseById, ResponseCancel, Responses
 from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
@@ -73,6 +76,18 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/v1/responses/{response}/input_items": InputItems(archive),
         "/v1/messages": Messages(service),
         "/v1/messages/count_tokens": CountTokens(service),
+        "/v1/embeddings": EmbeddingCollection(service),
+        "/v1/rerank": Rerank(service),
+        "/v2/rerank": Rerank(service),
+        "/rerank": Rerank(service),
+        "/v1/score": ScoreCollection(service),
+        "/score": ScoreCollection(service),
+        "/v1/classify": Classify(service),
+        "/classify": Classify(service),
+        "/predict": Classify(service),
+        "/v1/embed": CohereEmbed(service),
+        "/v2/embed": CohereEmbed(service),
+        "/embed": BareEmbeddings(service),
         "/v1/models": ModelCollection(service),
         "/v1/models/{model:path}": ModelItem(service),
         "/v1/tokenize": Tokenize(service),

@@ -1,4 +1,4 @@
-"""An HTTP worker's way to one engine: requests out, tokens in, sorted by request id over one connection.
+"""An HTTP worker's way to one engine: requests out, answers in, sorted by request id over one connection.
 
 Knows the wire messages and the model's state as the supervisor told it; no HTTP, no text. This is on the path
 of every token of every stream: a frame costs one decode, a token one deque entry and at most one wake-up.
@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator
+from typing import TypeVar
 
 import msgspec
 
@@ -22,13 +23,26 @@ from basert.errors import (
     Unavailable,
 )
 from basert.http import access
-from basert.messages import Cancel, Failed, ModelState, Stats, StatsRequest, Submit, Tokens
+from basert.messages import (
+    Cancel,
+    Encode,
+    Failed,
+    ModelState,
+    Stats,
+    StatsRequest,
+    Submit,
+    Tokens,
+    Vectors,
+)
 from basert.transport import Connection
 
 RETRY_PATIENCE = 10.0  # seconds that a request which has yielded nothing waits for a restarted engine
 STATS_PATIENCE = 10.0  # seconds an engine may take to answer a StatsRequest, between two steps
 RETRY_AFTER = 2.0  # seconds, told to clients while an engine loads or restarts
 RETRY_AFTER_FAILED = 60.0
+
+Said = Tokens | Vectors | Stats
+Yielded = TypeVar("Yielded", Tokens, Vectors)
 
 _log = logging.getLogger(__name__)
 
@@ -43,16 +57,16 @@ class _Answer:
     __slots__ = ("_items", "_waiter", "done")
 
     def __init__(self) -> None:
-        self._items: deque[Tokens | Stats | Exception] = deque()
+        self._items: deque[Said | Exception] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self.done = False  # the engine has said its last word
 
-    def put(self, item: Tokens | Stats | Exception) -> None:
+    def put(self, item: Said | Exception) -> None:
         self._items.append(item)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def take(self) -> Tokens | Stats:
+    async def take(self) -> Said:
         while not self._items:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -73,7 +87,7 @@ class _Link:
         self.lost = False
         self._task = asyncio.create_task(self._receive())
 
-    def submit(self, request: Submit) -> tuple[int, _Answer]:
+    def submit(self, request: Submit | Encode) -> tuple[int, _Answer]:
         number, answer = self._open()
         self._connection.send(msgspec.structs.replace(request, id=number))
         return number, answer
@@ -108,12 +122,12 @@ class _Link:
         answers = self._answers
         while messages := await self._connection.receive():
             for message in messages:
-                if isinstance(message, Tokens | Failed | Stats) and (answer := answers.get(message.id)):
+                if isinstance(message, Said | Failed) and (answer := answers.get(message.id)):
                     if isinstance(message, Failed):
                         answer.done = True
                         answer.put(_error(message, self._model))
                     else:
-                        answer.done = not isinstance(message, Tokens) or bool(message.finish)
+                        answer.done = _is_last(message)
                         answer.put(message)
         self.lost = True
         self._connection.close()
@@ -138,29 +152,40 @@ class EngineClient:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def generate(self, request: Submit) -> AsyncGenerator[Tokens]:
-        """Yield what each step yields; the last has `finish` set. Closing the generator sends Cancel.
+    def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
+        """Yield what each step yields; the last has `finish` set. See _answers."""
+        return self._answers(request, Tokens)
 
-        The request's id is given here. Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable
-        (the engine is away; a request that has yielded nothing waits for it and is tried once more),
-        EngineFailed (lost after that).
+    def encode(self, request: Encode) -> AsyncGenerator[Vectors, None]:
+        """Yield what each batch yields; with the last (`last`) every input has its answer. See _answers.
+
+        After a second try an input may have been answered twice, and alike.
+        """
+        return self._answers(request, Vectors)
+
+    async def _answers(self, request: Submit | Encode, kind: type[Yielded]) -> AsyncGenerator[Yielded, None]:
+        """All that the engine says to a request, whose id is given here. Closed early, it sends Cancel.
+
+        Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable (the engine is away; a request
+        that has generated nothing waits for it and is tried once more), EngineFailed (lost after that).
         """
         tally = access.tally.get()
-        yielded = retried = False
+        generated = retried = False
         while True:
             link = await self._connected(RETRY_PATIENCE if retried else 0.0)
             number, answer = link.submit(request)
             try:
                 while True:
-                    tokens = await answer.take()
-                    assert isinstance(tokens, Tokens)
-                    yielded = True
-                    tally.tokens += len(tokens.tokens)
-                    yield tokens
-                    if tokens.finish:
+                    said = await answer.take()
+                    assert isinstance(said, kind)
+                    if isinstance(said, Tokens):
+                        generated = True
+                        tally.tokens += len(said.tokens)
+                    yield said
+                    if _is_last(said):
                         return
             except LinkLost:
-                if yielded or retried:
+                if generated or retried:
                     raise EngineFailed(
                         f"The engine of {self._state.name} died during this request."
                     ) from None
@@ -242,6 +267,12 @@ class EngineClient:
         return Unavailable(
             f"Model {name} {doing}; try again.", code="model_not_ready", retry_after=RETRY_AFTER
         )
+
+
+def _is_last(said: Said) -> bool:
+    if isinstance(said, Tokens):
+        return bool(said.finish)
+    return said.last if isinstance(said, Vectors) else True
 
 
 def _error(failed: Failed, model: str) -> BasertError:

@@ -65,14 +65,19 @@ def _too_large(config: AppConfig) -> PayloadTooLarge:
 
 def check_prompt_text(text: str, model: TextModel, context: int, config: AppConfig, param: str) -> None:
     """Refuse before tokenizing what cannot fit however it is tokenized. Raises InvalidRequest."""
-    if len(text) > config.max_prompt_bytes:
-        raise InvalidRequest(
-            f"The prompt has {len(text)} characters; the most taken here is {config.max_prompt_bytes}.",
-            param=param,
-        )
+    check_prompt_size(text, config, param)
     least = len(text) // model.longest_token
     if least > context:
         raise too_long(context, f"at least {least}", param)
+
+
+def check_prompt_size(text: str, config: AppConfig, param: str, what: str = "The prompt") -> None:
+    """Raises InvalidRequest for a text that is not even tokenized."""
+    if len(text) > config.max_prompt_bytes:
+        raise InvalidRequest(
+            f"{what} has {len(text)} characters; the most taken here is {config.max_prompt_bytes}.",
+            param=param,
+        )
 
 
 def room_after(prompt: list[int], context: int, param: str) -> int:
@@ -84,9 +89,9 @@ def room_after(prompt: list[int], context: int, param: str) -> int:
     return context - len(prompt)
 
 
-def too_long(context: int, tokens: str, param: str) -> ContextLengthExceeded:
+def too_long(context: int, tokens: str, param: str, what: str = "your prompt") -> ContextLengthExceeded:
     return ContextLengthExceeded(
-        f"This model's maximum context length is {context} tokens. However, your prompt has {tokens} tokens. "
+        f"This model's maximum context length is {context} tokens. However, {what} has {tokens} tokens. "
         "Please shorten it.",
         param=param,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from falcon.asgi import Request, Response
@@ -20,7 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from basert import messages
 from basert.errors import BasertError
 from basert.http.models import Model
-from basert.messages import Stats
+from basert.messages import BucketStats, Stats
 
 STATS_PATIENCE = 1.0  # seconds a scrape waits for an engine between two steps
 
@@ -75,7 +75,20 @@ _GAUGES = {
 _HISTOGRAMS = {
     "batch_size": ("engine_batch_size", "Rows of a decode step that worked."),
     "queue_seconds": ("engine_queue_seconds", "From arrival to a slot."),
+    "input_tokens": ("engine_input_tokens", "Lengths of an encoder's inputs."),
 }
+# of an encoder's buckets: (metric, help, what it is)
+_BUCKETS: tuple[tuple[str, str, Callable[[BucketStats], float]], ...] = (
+    ("runs", "Runs of a bucket.", lambda bucket: bucket.runs),
+    ("inputs", "Rows of a bucket that were inputs.", lambda bucket: bucket.inputs),
+    ("input_tokens", "Tokens of a bucket that were an input's.", lambda bucket: bucket.input_tokens),
+    (
+        "padded_tokens",
+        "Tokens of a bucket that were padding.",
+        lambda bucket: bucket.runs * bucket.rows * bucket.tokens - bucket.input_tokens,
+    ),
+    ("run_seconds", "Time in a bucket's graph.", lambda bucket: bucket.run_seconds),
+)
 
 
 class Metrics:
@@ -86,10 +99,10 @@ class Metrics:
         labels = ["route", "method", "status"]
         self._answers = Counter("basert_http_responses", "Answers begun.", labels, registry=registry)
         labels = ["model", "outcome"]
-        text = "Generating requests by how they ended."
+        text = "Requests to engines by how they ended."
         self._requests = Counter("basert_requests", text, labels, registry=registry)
         labels = ["model"]
-        text = "Generating requests in the HTTP workers."
+        text = "Requests to engines in the HTTP workers."
         self._open = Gauge(
             "basert_open_requests", text, labels, registry=registry, multiprocess_mode="livesum"
         )
@@ -98,7 +111,7 @@ class Metrics:
         text = "From the request's arrival to each choice's first token."
         self._first = self._seconds("time_to_first_token", text, _LONG)
         self._between = self._seconds("inter_token", "Between two tokens of a choice.", _SHORT)
-        self._whole = self._seconds("request", "A generating request in all.", _LONG)
+        self._whole = self._seconds("request", "A request to an engine in all.", _LONG)
         self.meter = lru_cache(maxsize=1024)(self._meter)
 
     def _seconds(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
@@ -184,6 +197,8 @@ class _Engines:
             yield _family(GaugeMetricFamily, name, text, self._figures(field))
         for field, (name, text) in _HISTOGRAMS.items():
             yield self._histogram(field, name, text)
+        for name, text, value in _BUCKETS:
+            yield self._buckets(name, text, value)
 
     def _states(self) -> Iterator[tuple[str, float]]:
         return ((model.name, float(model.state == "ready")) for model, _ in self._engines)
@@ -202,6 +217,14 @@ class _Engines:
                 bounds = [*map(str, figures.bounds), "+Inf"]
                 buckets = list(zip(bounds, figures.counts, strict=True))
                 family.add_metric([model.name], buckets, figures.sum)
+        return family
+
+    def _buckets(self, name: str, text: str, value: Callable[[BucketStats], float]) -> Metric:
+        labels = ["model", "rows", "tokens"]
+        family = CounterMetricFamily(f"basert_engine_bucket_{name}", text, labels=labels)
+        for model, stats in self._engines:
+            for bucket in stats.buckets if stats is not None else ():
+                family.add_metric([model.name, str(bucket.rows), str(bucket.tokens)], value(bucket))
         return family
 
 

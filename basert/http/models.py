@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -72,6 +73,12 @@ class Model:
         """Tokenizer and template; loaded when first wanted."""
         return text.load(self.bundle)
 
+    def prepare(self) -> None:
+        """Load what its first request would wait for. Raises BundleError."""
+        assert self.text
+        if self.manifest.encoder is not None:
+            importlib.import_module("basert.vectors")
+
 
 class Models:
     """The registry of one HTTP worker.
@@ -97,7 +104,7 @@ class Models:
         for message in await self._connection.receive():
             self._apply(message)
         for model in self.all():
-            await asyncio.to_thread(getattr, model, "text")
+            await asyncio.to_thread(model.prepare)
         self._report()
         self._task = asyncio.create_task(self._follow(), name="models")
 

@@ -23,7 +23,7 @@ class Operation:
 
     summary: str
     request: type[msgspec.Struct] | None
-    answer: type[msgspec.Struct] | None  # None: plain text
+    answer: Any  # a type; None: plain text
     chunk: Any = None  # the type of what a stream's events hold, if it can stream
     error: type[msgspec.Struct] = ErrorBody
 
@@ -31,7 +31,7 @@ class Operation:
 def operation(
     summary: str,
     request: type[msgspec.Struct] | None,
-    answer: type[msgspec.Struct] | None,
+    answer: Any,
     chunk: Any = None,
     error: type[msgspec.Struct] = ErrorBody,
 ) -> Callable[[Responder], Responder]:

@@ -140,6 +140,7 @@ def main() -> None:
     logs.setup("http arbiter", settings.log_format, settings.log_level)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the other CPUs are the engines'
     protocol.install()
     gc.freeze()  # what is imported by now stays shared between the workers
     HttpServer(settings, folder, listener).run()

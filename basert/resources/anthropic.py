@@ -7,6 +7,7 @@ from falcon.asgi import Request, Response
 from basert.http import media
 from basert.http.openapi import operation
 from basert.resources.chat import run_of
+from basert.resources.choosing import model_for
 from basert.resources.conversation import conversation
 from basert.resources.message_writer import MessageWriter
 from basert.resources.planning import beside
@@ -33,7 +34,7 @@ class Messages:
         with renamed(NAMES):
             asked = request.to_chat()
             asked.check()
-            model = self._service.models.get(request.model)
+            model = model_for("generate", request.model, self._service.models)
             run = await run_of(asked, model, self._service, req, at_most=request.max_tokens)
             (prompt,), (room,) = run.plan.prompts, run.plan.max_tokens
             shortened = room < request.max_tokens
@@ -51,6 +52,6 @@ class CountTokens:
         with renamed(NAMES):
             asked = request.to_chat()
             asked.check()
-            model = self._service.models.get(request.model)
+            model = model_for("generate", request.model, self._service.models)
             said = await beside(lambda: conversation(asked, model, self._service.config), model, req)
         media.send_json(resp, TokenCount(len(said.prompt)))

@@ -15,6 +15,7 @@ from basert import schema
 from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.resources.chat_extras import WithExtras
+from basert.resources.choosing import model_for
 from basert.resources.conversation import conversation
 from basert.resources.generating import Run
 from basert.resources.planning import beside, plan
@@ -37,7 +38,7 @@ class ChatCompletions:
     async def on_post(self, req: Request, resp: Response) -> None:
         request = await self._service.read(req, ChatRequest)
         request.check()
-        model = self._service.models.get(request.model)
+        model = model_for("generate", request.model, self._service.models)
         run = await run_of(request, model, self._service, req)
         writer: ChunkWriter = WithExtras(ChatWriter(request, model), request, model, run.plan.prompts[0])
         writer = Counting(writer, run) if request.continuous_usage else writer

@@ -10,6 +10,7 @@ from basert.errors import InvalidRequest
 from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
+from basert.resources.choosing import model_for
 from basert.resources.completion_writer import CompletionWriter
 from basert.resources.generating import Run
 from basert.resources.planning import beside, check_ids, context_of, kept, plan
@@ -26,7 +27,7 @@ class Completions:
     async def on_post(self, req: Request, resp: Response) -> None:
         request = await self._service.read(req, CompletionRequest)
         request.check()
-        model = self._service.models.get(request.model)
+        model = model_for("generate", request.model, self._service.models)
         prompts = await beside(lambda: self._prompts(request, model), model, req)
         made = plan(
             request,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
 
-from basert.errors import RequestTimeout
-from basert.http import media
 from basert.http.models import Model
 from basert.messages import Grammar, Sampling, Submit, Tokens
 from basert.resources.merge import merge
@@ -79,33 +76,22 @@ class Run:
 
         Raises what the engine client raises, and RequestTimeout. Closed, it cancels all choices.
         """
-        outcome = "cancelled"
-        self._meter.begin(sum(map(len, self.plan.prompts)))
-        try:
-            with self._service.models.open_request():
-                async with aclosing(self._merged()) as merged:
-                    async for batch in merged:
-                        for piece in batch:
-                            self._count(piece)
-                        yield batch
-            outcome = "ok"
-        except Exception as error:
-            told = media.as_basert_error(error)
-            outcome = told.code or told.type
-            raise told from None
-        finally:
-            self._meter.end(outcome, self._started)
+        tokens = sum(map(len, self.plan.prompts))
+        with self._service.engaged(self._model, tokens, self._started):
+            async with aclosing(self._merged()) as merged:
+                async for batch in merged:
+                    for piece in batch:
+                        self._count(piece)
+                    yield batch
 
     def _merged(self) -> Pieces:
-        config, info = self._service.config, self._model.info
-        seconds = config.request_timeout
-        left = seconds - (time.perf_counter() - self._started) if seconds else None
+        info = self._model.info
         return merge(
             [self._choice(index) for index in range(len(self.plan.prompts) * self.plan.n)],
             at_once=info.slots if info is not None else self._model.manifest.slots,
-            idle=config.keep_alive_interval,
-            timeout=None if left is None else max(left, 0.001),
-            error=RequestTimeout(f"The request was not done within {seconds:g} seconds."),
+            idle=self._service.config.keep_alive_interval,
+            timeout=self._service.seconds_left(self._started),
+            error=self._service.took_too_long(),
         )
 
     async def _choice(self, index: int) -> AsyncGenerator[Piece, None]:

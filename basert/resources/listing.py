@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from falcon.asgi import Request, Response
+from msgspec import UNSET
 
 from basert import schema
 from basert.http import media
 from basert.http.models import Model
 from basert.http.openapi import operation
+from basert.resources.choosing import task_of
 from basert.resources.planning import context_of
 from basert.resources.service import Service
 from basert.schema.others import ModelCard, ModelList
@@ -33,4 +35,12 @@ class ModelItem:
 
 
 def _card(model: Model, name: str) -> ModelCard:
-    return ModelCard(name, model.created, context_of(model), schema.fingerprint(model.digest))
+    encoder = model.manifest.encoder
+    card = ModelCard(
+        name, model.created, context_of(model), schema.fingerprint(model.digest), task_of(encoder)
+    )
+    if encoder is not None:
+        card.dimensions = encoder.width if encoder.task == "embedding" else UNSET
+        card.labels = encoder.labels or UNSET
+        card.prompts = list(encoder.prompts) or UNSET
+    return card

@@ -10,6 +10,7 @@ from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.resources.archive import Archive, Record
 from basert.resources.chat import run_of
+from basert.resources.choosing import model_for
 from basert.resources.conversation import conversation
 from basert.resources.fitting import run_that_fits
 from basert.resources.generating import Run
@@ -38,7 +39,7 @@ class Responses:
         request.check()
         owner = req.context.owner
         items = self._archive.items_of(request, owner)
-        model = self._service.models.get(request.model)
+        model = model_for("generate", request.model, self._service.models)
 
         def keep(response: ResponseObject) -> None:
             if response.store:
@@ -68,7 +69,7 @@ class InputTokens:
     async def on_post(self, req: Request, resp: Response) -> None:
         request = await self._service.read(req, ResponsesRequest)
         request.check()
-        model, config = self._service.models.get(request.model), self._service.config
+        model, config = model_for("generate", request.model, self._service.models), self._service.config
         with renamed(NAMES):
             asked = request.to_chat(self._archive.items_of(request, req.context.owner))
             asked.check()

@@ -8,6 +8,7 @@ from basert.http import media
 from basert.http.limits import check_prompt_text
 from basert.http.models import Model
 from basert.http.openapi import operation
+from basert.resources.choosing import model_for
 from basert.resources.conversation import conversation_prompt
 from basert.resources.planning import beside, check_ids, context_of
 from basert.resources.scores import token_name
@@ -24,7 +25,9 @@ class Tokenize:
     async def on_post(self, req: Request, resp: Response) -> None:
         request = await self._service.read(req, TokenizeRequest)
         request.check()
-        model = self._service.models.get(request.model)
+        models = self._service.models
+        talk = request.messages is not None
+        model = model_for("generate", request.model, models) if talk else models.get(request.model)
         ids = await beside(lambda: self._ids(request, model), model, req)
         names = [token_name(model.text, token) for token in ids] if request.return_token_strs else None
         media.send_json(resp, TokenizeAnswer(len(ids), context_of(model), ids, names))

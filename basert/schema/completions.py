@@ -10,13 +10,14 @@ from msgspec import UNSET, Meta, UnsetType
 from basert.errors import InvalidRequest
 from basert.schema.extras import PromptLogprobs, Unsupported
 from basert.schema.generation import GenerationRequest, Usage
+from basert.schema.texts import Texts, listed
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 MAX_CHOICES = 2048
 
 
 class CompletionRequest(GenerationRequest, kw_only=True):
-    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    prompt: Texts
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=128, description="Choices to draw the n best from.")] | None = None
@@ -71,19 +72,7 @@ class CompletionRequest(GenerationRequest, kw_only=True):
     @property
     def prompts(self) -> list[str] | list[list[int]]:
         """All prompts, in order, of one kind. Raises InvalidRequest when kinds are mixed."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        texts = [one for one in self.prompt if isinstance(one, str)]
-        ids = [one for one in self.prompt if isinstance(one, int)]
-        lists = [one for one in self.prompt if isinstance(one, list)]
-        if len(self.prompt) == len(ids):
-            return [ids]
-        if len(self.prompt) not in (len(texts), len(lists)):
-            raise InvalidRequest(
-                "Invalid 'prompt': expected a string, strings, token ids or lists of token ids.",
-                param="prompt",
-            )
-        return texts or lists
+        return listed(self.prompt, "prompt")
 
     @property
     def drawn_logprobs(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from basert.errors import InvalidRequest
 from basert.schema.chat import Message, check_messages
@@ -29,6 +29,10 @@ class ModelCard(msgspec.Struct):
     created: int
     max_model_len: int  # tokens of prompt and answer together
     system_fingerprint: str  # the build
+    task: Literal["generate", "embed", "rerank", "classify"]  # what it is for
+    dimensions: int | UnsetType = UNSET  # of its embeddings
+    labels: list[str] | UnsetType = UNSET  # that it tells apart
+    prompts: list[str] | UnsetType = UNSET  # names of texts that its inputs may begin with
     object: Literal["model"] = "model"
     owned_by: str = "basert"
 

@@ -26,6 +26,8 @@ _AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?", r
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
 _BOUND = re.compile(r"Expected `([^`]*)`( .*)?")
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _VALUE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
 
 
@@ -67,10 +69,11 @@ def too_deep(raw: bytes, limit: int) -> bool:
     """Whether brackets nest deeper than `limit`. Bodies with few brackets, nearly all, cost two counts."""
     if raw.count(b"[") + raw.count(b"{") <= limit:
         return False
-    bare = re.sub(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', b"", raw, flags=re.DOTALL)
-    brackets = re.sub(rb"[^\[\]{}]+", b"", bare)
+    unescaped = raw if b"\\" not in raw else raw.replace(rb"\\", b"").replace(rb"\"", b"")
+    bare = b"".join(unescaped.split(b'"')[::2])
+    brackets = bare.translate(_ONE_KIND, _NO_BRACKETS)
     for _ in range(limit):  # each round takes the innermost level away
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
 
 

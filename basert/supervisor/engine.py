@@ -160,6 +160,7 @@ class Engine(Kept):
             "--slots": config.continuous_batching,
             "--max-context": config.max_context,
             "--max-queue": config.max_queue,
+            "--batch-wait": config.batch_wait,
             "--threads": config.threads,
             "--cpus": config.engine_cpus(self._number),
             "--numa-node": config.numa_node,

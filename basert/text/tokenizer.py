@@ -7,6 +7,7 @@ take long: `is_quick` says when to call them in a thread (tokenizing gives up th
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 
 from basert.errors import BundleError, InvalidRequest
 from basert.manifest import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_manifest
+from basert.text.cutting import Cut, Ids, Text, shortened
 from basert.text.decoder import Decoder
 from basert.text.template import ChatTemplate
 from basert.text.vocabulary import Vocabulary
@@ -40,7 +42,8 @@ class TextModel:
         self._template = template
         self._vocabulary = Vocabulary(tokenizer)
         # Most characters that one token stands for: a text of n has at least n / longest_token tokens.
-        self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
+        longest = max(map(len, tokenizer.get_vocab()), default=1)
+        self.longest_token = longest if self._vocabulary.loses_nothing else sys.maxsize
 
     @property
     def template_source(self) -> str:
@@ -60,6 +63,21 @@ class TextModel:
         """Token ids. add_special: with what the tokenizer puts around a text (a beginning-of-sequence)."""
         encoding = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special)[0]
         return list(encoding.ids)
+
+    def encode_batch(self, texts: Sequence[Text], cut: Cut | None = None, *, add_special: bool = True) -> Ids:
+        """Texts or pairs of texts, all at once. cut: what becomes of those that are too long."""
+        made = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special)
+        long = [i for i, encoding in enumerate(made) if cut is not None and len(encoding) > cut.most]
+        if cut is not None and long:
+            short = shortened(self._tokenizer, [texts[i] for i in long], cut, add_special=add_special)
+            for i, encoding in zip(long, short, strict=True):
+                made[i] = encoding
+        return Ids([one.ids for one in made], [one.type_ids for one in made], len(long))
+
+    @property
+    def special_tokens(self) -> int:
+        """How many are put around a text."""
+        return self._tokenizer.num_special_tokens_to_add(False)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True, continues: bool = False) -> str:
         """All of the text at once; bytes that are no text become U+FFFD."""

@@ -1,7 +1,8 @@
 """Token ids to the bytes they stand for, read from the decoder a tokenizer.json declares.
 
-Knows the two decoders that language models use: byte-level BPE (each character of a token is a byte) and
-SentencePiece's (a marker for the space, <0xNN> for single bytes). Knows nothing of text that is half decoded.
+Knows the decoders that models use: byte-level BPE (each character of a token is a byte), SentencePiece's (a
+marker for the space, <0xNN> for single bytes) and WordPiece (a marker for what no space comes before). Knows
+nothing of text that is half decoded.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Vocabulary:
         self._tokenizer = tokenizer
         self._byte_level = False
         self._byte_fallback = False
+        self._continues = ""  # begins tokens that go on with a word; "": no such marker
         self._replacements: list[tuple[str, str]] = []
         self.leading_spaces = 0  # spaces that decoding drops from the start of a text
         for step in _steps(tokenizer):
@@ -55,14 +57,22 @@ class Vocabulary:
                 self._replacements.append((pattern, content))
             case {"type": "Strip", "content": " ", "start": start, "stop": 0}:
                 self.leading_spaces = start
+            case {"type": "WordPiece", "prefix": prefix}:
+                self._continues = prefix
+                self.leading_spaces = 1
             case {"type": "Metaspace", "replacement": marker, "prepend_scheme": scheme}:
                 self._replacements.append((marker, " "))
                 self.leading_spaces = 0 if scheme == "never" else 1
             case _:
                 raise BundleError(
                     f"The tokenizer's decoder has a step {step.get('type')!r} that cannot be streamed; "
-                    "export a model with a byte-level or SentencePiece tokenizer."
+                    "export a model with a byte-level, SentencePiece or WordPiece tokenizer."
                 )
+
+    @property
+    def loses_nothing(self) -> bool:
+        """Whether tokens are all of a text: there is none that stands for anything unknown, however long."""
+        return self._byte_level or self._byte_fallback
 
     def token_bytes(self, number: int) -> bytes:
         """What the token adds to a text; nothing for an id outside of the vocabulary."""
@@ -83,6 +93,9 @@ class Vocabulary:
             return token.encode() if -1 in mapped else bytes(mapped)
         if self._byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
             return bytes([int(match[1], 16)])
+        if self._continues:
+            goes_on = token.startswith(self._continues)
+            token = token.removeprefix(self._continues) if goes_on else " " + token
         for pattern, content in self._replacements:
             token = token.replace(pattern, content)
         return token.encode()

@@ -18,6 +18,7 @@ import pytest
 from tests.javascript import run_node_tests
 from tests.makefile import made
 from tests.serving import Server
+from tests.tiny import write_testing_bundle, write_testing_encoder
 
 FOLDER = Path(__file__).parent
 MODEL = "smollm2-w8a8"
@@ -58,6 +59,18 @@ def run_tests(clients: Path, file: str, env: Mapping[str, str]) -> int:
 
 def test_langchain(clients: Path, env: Mapping[str, str]) -> None:
     assert run_tests(clients, "use_langchain.py", {**env, "LANGSMITH_TRACING": "false"}) == 41
+
+
+def test_encoders(clients: Path, tmp_path: Path) -> None:
+    """LangChain's embeddings and Cohere's client."""
+    prompts = {"query": "find: ", "document": "text: "}
+    bundles = [
+        write_testing_bundle(tmp_path),
+        write_testing_encoder(tmp_path, prompts=prompts, truncatable=[4]),
+        write_testing_encoder(tmp_path, name="ranker", task="classification", token_types=True),
+    ]
+    with Server(bundles) as server:
+        assert run_tests(clients, "use_encoders.py", {"BASERT_URL": server.url}) == 11
 
 
 def test_instructor(clients: Path, env: Mapping[str, str]) -> None:

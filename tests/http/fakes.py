@@ -10,15 +10,30 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 from falcon.asgi import App
 
 from basert import manifest, text
 from basert.config import AppConfig
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.app import create_app
-from basert.messages import EngineInfo, Sampling, Stats, Submit, TokenLogprob, Tokens
-from tests.tiny import SENTENCE, write_testing_bundle
+from basert.messages import (
+    BucketStats,
+    Encode,
+    EngineInfo,
+    Histogram,
+    Sampling,
+    Stats,
+    Submit,
+    TokenLogprob,
+    Tokens,
+    Vectors,
+)
+from engines.sessions.testing import EncoderScript, values_of
+from tests.tiny import ENCODER_GRAPH, SENTENCE, write_testing_bundle, write_testing_encoder
 
 
 class FakeEngine:
@@ -33,6 +48,7 @@ class FakeEngine:
         self.gate: asyncio.Event | None = None
         self.submitted: list[tuple[list[int], Sampling]] = []
         self.requests: list[Submit] = []
+        self.encoded: list[Encode] = []
         self.open = 0
 
     async def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
@@ -67,10 +83,37 @@ class FakeEngine:
         finally:
             self.open -= 1
 
+    async def encode(self, request: Encode) -> AsyncGenerator[Vectors, None]:
+        """Two inputs at a time, the last ones first. A row is what the testing session answers."""
+        self.encoded.append(request)
+        self.open += 1
+        script = msgspec.json.decode((self._model.bundle / ENCODER_GRAPH).read_bytes(), type=EncoderScript)
+        types = request.token_types or [None] * len(request.inputs)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            waiting = list(range(len(request.inputs)))
+            while waiting:
+                if self.error is not None and len(self.encoded) > self.error_after:
+                    raise self.error
+                await asyncio.sleep(0)
+                batch, waiting = waiting[-2:], waiting[:-2]
+                rows = [values_of(script, request.inputs[i], types[i]) for i in batch]
+                data = np.stack(rows).astype("<f4").tobytes()
+                yield Vectors(id=1, indices=batch, data=data, last=not waiting)
+        finally:
+            self.open -= 1
+
     async def stats(self) -> Stats:
         if self._model.state != "ready":
             raise Unavailable("The model is not ready.")
-        return Stats(slots=4, running=self.open, padded_tokens=7)
+        if self._model.manifest.encoder is None:
+            return Stats(slots=4, running=self.open, padded_tokens=7)
+        buckets = [
+            BucketStats(1, 16),
+            BucketStats(4, 32, runs=3, inputs=9, input_tokens=200, run_seconds=0.5),
+        ]
+        return Stats(buckets=buckets, input_tokens=Histogram([16, 32], [2, 5, 9], 200))
 
 
 def _logprob(token: int, top: int) -> TokenLogprob:
@@ -78,9 +121,9 @@ def _logprob(token: int, top: int) -> TokenLogprob:
 
 
 class FakeModel:
-    def __init__(self, bundle: Path, name: str) -> None:
+    def __init__(self, bundle: Path, name: str, alias: str = "") -> None:
         self.name = name
-        self.aliases = ["alias"]
+        self.aliases = [alias] if alias else []
         self.bundle = bundle
         self.manifest = manifest.read_manifest(bundle)
         self.digest = manifest.digest(bundle)
@@ -98,19 +141,28 @@ class FakeModel:
 
 class FakeModels:
     def __init__(self, folder: Path, name: str = "org/tiny", max_context: int = 256) -> None:
-        self.model = FakeModel(write_testing_bundle(folder, max_context=max_context), name)
+        self._folder = folder
+        self.model = FakeModel(write_testing_bundle(folder, max_context=max_context), name, "alias")
+        self.encoders: list[FakeModel] = []
         self.draining = False
         self.on_reload: list[Callable[[], None]] = []
 
+    def add_encoder(self, name: str = "encoder", **options: Any) -> FakeModel:
+        """options: of write_testing_encoder."""
+        model = FakeModel(write_testing_encoder(self._folder, name=name, **options), name)
+        self.encoders.append(model)
+        return model
+
     def all(self) -> list[FakeModel]:
-        return [self.model]
+        return [self.model, *self.encoders]
 
     def get(self, name: str | None) -> FakeModel:
         if not name:
             raise InvalidRequest("you must provide a model parameter", param="model")
-        if name not in (self.model.name, *self.model.aliases):
-            raise ModelNotFound(f"The model {name!r} is not served here.", param="model")
-        return self.model
+        for model in self.all():
+            if name in (model.name, *model.aliases):
+                return model
+        raise ModelNotFound(f"The model {name!r} is not served here.", param="model")
 
     @contextlib.contextmanager
     def open_request(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ from falcon.testing import ASGIConductor
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from tests.http.fakes import FakeModels
+
 ASKED = {
     "/v1/chat/completions": {
         "messages": [{"role": "user", "content": "Hi"}],
@@ -20,9 +22,25 @@ ASKED = {
     "/v1/responses/input_tokens": {"input": "Hi"},
     "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5},
     "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/embeddings": {"input": ["hello", "the user"]},
+    "/v1/embed": {"texts": ["hello"]},
+    "/v2/embed": {"texts": ["hello"]},
+    "/embed": {"inputs": "hello"},
+    "/v1/rerank": {"query": "hello", "documents": ["the user"], "return_documents": True},
+    "/rerank": {"query": "hello", "texts": ["the user"]},
+    "/v1/score": {"text_1": "hello", "text_2": "the user"},
+    "/v1/classify": {"input": "hello"},
+    "/predict": {"inputs": [["hello"]]},
     "/v1/tokenize": {"prompt": "hello"},
     "/v1/detokenize": {"tokens": [40, 41]},
 }
+
+
+def model_for(path: str) -> str:
+    if "embed" in path:
+        return "embedder"
+    ranks = ("rank", "score", "classify", "predict")
+    return "ranker" if any(word in path for word in ranks) else "org/tiny"
 
 
 async def document(client: ASGIConductor) -> dict[str, Any]:
@@ -39,7 +57,11 @@ async def test_the_document_is_valid_and_lists_every_route(client: ASGIConductor
 
 
 @pytest.mark.parametrize("path", ASKED)
-async def test_requests_and_answers_are_as_described(client: ASGIConductor, path: str) -> None:
+async def test_requests_and_answers_are_as_described(
+    client: ASGIConductor, models: FakeModels, path: str
+) -> None:
+    models.add_encoder("embedder")
+    models.add_encoder("ranker", task="classification")
     described = await document(client)
     operation = described["paths"][path]["post"]
 
@@ -47,7 +69,7 @@ async def test_requests_and_answers_are_as_described(client: ASGIConductor, path
         schema = {**content["application/json"]["schema"], "components": described["components"]}
         Draft202012Validator(schema).validate(value)
 
-    body = ASKED[path] | {"model": "org/tiny"}
+    body = ASKED[path] | {"model": model_for(path)}
     matches(operation["requestBody"]["content"], body)
     answer = await client.simulate_post(path, json=body)
     matches(operation["responses"]["200"]["content"], answer.json)

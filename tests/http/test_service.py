@@ -140,6 +140,33 @@ async def test_figures_of_server_and_engine(client: ASGIConductor, models: FakeM
     assert ("basert_slots", "") not in found
 
 
+async def test_figures_of_an_encoder(client: ASGIConductor, models: FakeModels) -> None:
+    encoder = models.add_encoder()
+    for text in ("hello", ["hello", "the user"], "A" * 100):
+        await client.simulate_post("/v1/embeddings", json={"model": "encoder", "input": text})
+    encoder.engine.error = ZeroDivisionError()
+    await client.simulate_post("/v1/embeddings", json={"model": "encoder", "input": "hello"})
+    families = text_string_to_metric_families((await client.simulate_get("/metrics")).text)
+    samples = [sample for family in families for sample in family.samples if "model" in sample.labels]
+    labels = ("outcome", "tokens", "le")
+    found = {
+        (one.name.removeprefix("basert_"), *(one.labels.get(label, "") for label in labels)): one.value
+        for one in samples
+        if one.labels["model"] == "encoder"
+    }
+    assert found["requests_total", "ok", "", ""] == 2
+    assert found["requests_total", "internal_error", "", ""] == 1
+    assert found["open_requests", "", "", ""] == 0
+    hello, two = (encoder.text.encode_batch(texts).tokens for texts in (["hello"], ["hello", "the user"]))
+    assert found["prompt_tokens_total", "", "", ""] == 2 * hello + two
+    figures = {"runs": 3, "inputs": 9, "input_tokens": 200, "padded_tokens": 184, "run_seconds": 0.5}
+    for name, value in figures.items():
+        assert found[f"engine_bucket_{name}_total", "", "32", ""] == value
+        assert found[f"engine_bucket_{name}_total", "", "16", ""] == 0
+    assert [found["engine_input_tokens_bucket", "", "", le] for le in ("16", "32", "+Inf")] == [2, 5, 9]
+    assert found["engine_input_tokens_sum", "", "", ""] == 200
+
+
 async def test_unknown_routes_and_wrong_methods_are_told_in_the_error_form(client: ASGIConductor) -> None:
     missing = await client.simulate_get("/v2/nothing")
     assert missing.status_code == 404

@@ -19,11 +19,13 @@ from basert.errors import (
     Overloaded,
     Unavailable,
 )
+from basert.frames import packed
 from basert.http import engine_client
 from basert.http.engine_client import EngineClient
 from basert.messages import (
     AnyMessage,
     Cancel,
+    Encode,
     EngineInfo,
     Failed,
     ModelState,
@@ -33,6 +35,7 @@ from basert.messages import (
     StatsRequest,
     Submit,
     Tokens,
+    Vectors,
 )
 from basert.transport import Connection
 
@@ -78,6 +81,11 @@ async def _echo(_engine: Engine, connection: Connection, message: AnyMessage) ->
         for token in first:
             connection.send(Tokens(message.id, [token]))
         connection.send(Tokens(message.id, [last], "stop"))
+    elif isinstance(message, Encode):
+        for i in reversed(range(len(message.inputs))):
+            connection.send(
+                Vectors(message.id, [i], bytes(token % 256 for token in message.inputs[i]), last=i == 0)
+            )
     elif isinstance(message, StatsRequest):
         connection.send(Stats(message.id, running=3))
 
@@ -304,3 +312,68 @@ async def test_end_fails_what_is_open_and_what_comes(engine: Engine, client: Eng
         with pytest.raises(Unavailable, match="over"):
             await question
     assert await engine.heard.get() == Cancel(submit.id)  # type: ignore[union-attr]
+
+
+async def _vectors(client: EngineClient, inputs: list[list[int]]) -> dict[int, bytes]:
+    answers = client.encode(Encode(0, inputs))
+    return {index: one.data async for one in answers for index in one.indices}
+
+
+async def test_vectors_come_beside_tokens_over_one_connection(engine: Engine, client: EngineClient) -> None:
+    lists = [[[n], [n, n + 1]] for n in range(20)]
+    told = await asyncio.gather(*(_vectors(client, inputs) for inputs in lists), _ask(client, [7, 8]))
+    assert told == [*({0: bytes(one), 1: bytes(two)} for one, two in lists), [7, 8]]
+    assert engine.connections == 1
+    await client.stats()
+    assert Cancel not in [type(engine.heard.get_nowait()) for _ in range(engine.heard.qsize())]
+
+
+async def test_leaving_before_the_last_vector_cancels(engine: Engine, client: EngineClient) -> None:
+    async def one_of_two(_engine: Engine, connection: Connection, message: AnyMessage) -> None:
+        if isinstance(message, Encode):
+            connection.send(Vectors(message.id, [1], b"1234"))
+
+    engine.play = one_of_two
+    answers = client.encode(Encode(0, [[1], [2]], priority=1))
+    assert (await anext(answers)).indices == [1]
+    await answers.aclose()
+    asked = await engine.heard.get()
+    assert asked == Encode(1, [[1], [2]], priority=1)
+    assert await engine.heard.get() == Cancel(1)
+
+
+async def test_vectors_are_asked_for_once_more_even_after_some_have_come(
+    engine: Engine, client: EngineClient
+) -> None:
+    """Encoding again gives the same: unlike tokens that a client has seen, nothing can contradict itself."""
+
+    async def die_halfway(engine: Engine, connection: Connection, message: AnyMessage) -> None:
+        assert isinstance(message, Encode)
+        engine.play = _echo
+        connection.send(Vectors(message.id, [1], bytes(message.inputs[1])))
+        connection.close()
+
+    engine.play = die_halfway
+    assert await _vectors(client, [[1], [2]]) == {0: b"\x01", 1: b"\x02"}
+    assert engine.connections == 2
+    engine.play = _die
+    with pytest.raises(EngineFailed, match="engine of m died during this request"):
+        await _vectors(client, [[1]])
+    assert engine.connections <= 4
+
+
+async def test_a_refused_encode_is_an_error(engine: Engine, client: EngineClient) -> None:
+    async def refuse(_engine: Engine, connection: Connection, message: AnyMessage) -> None:
+        if isinstance(message, Encode):
+            connection.send(Failed(message.id, "queue_full", "because"))
+
+    engine.play = refuse
+    with pytest.raises(Overloaded, match="because"):
+        await _vectors(client, [[1]])
+
+
+async def test_parts_that_are_packed_before_arrive_as_they_were(engine: Engine, client: EngineClient) -> None:
+    inputs = [[1, 2, 3], [70_000], []]
+    async for _ in client.encode(Encode(0, [*map(packed, inputs)])):
+        pass
+    assert await engine.heard.get() == Encode(1, inputs)

@@ -85,8 +85,17 @@ def test_sentencepiece_bytes_become_characters_and_a_continuation_keeps_its_spac
     assert text.decoder().push(ids[:3]) == "Hello"
 
 
+@given(st.lists(st.integers(0, 4), max_size=8), st.lists(st.integers(0, 8)))
+def test_wordpiece_tokens_decode_as_the_library_decodes_them(ids: list[int], cuts: list[int]) -> None:
+    ids = [1, *ids]  # the library leaves the mark on a text's first token
+    words = {word: n for n, word in enumerate(["[UNK]", "box", "##ing", "wizard", "##s"])}
+    tokenizer = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    assert pushed(TextModel(tokenizer), ids, cuts) == tokenizer.decode(ids)
+
+
 def test_a_decoder_that_cannot_be_streamed_is_refused_with_its_name() -> None:
     tokenizer = tiny_tokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    with pytest.raises(BundleError, match="'WordPiece'"):
+    tokenizer.decoder = decoders.CTC()
+    with pytest.raises(BundleError, match="'CTC'"):
         TextModel(tokenizer)

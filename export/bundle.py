@@ -17,31 +17,21 @@ from basert import __version__
 from basert.manifest import (
     CHAT_TEMPLATE,
     GENERATION,
-    GOLDEN,
     MANIFEST,
-    PARITY,
     SCHEMA,
     TOKENIZER,
     TOKENIZER_CONFIG,
     File,
-    Golden,
-    Graph,
     Manifest,
-    ParityNumbers,
     Provenance,
     Source,
     write_json,
 )
 from basert.progress import Show
 from export.bundle_text import SpecialTokens, read_generation, read_special_tokens
-from export.graph import DATA, GRAPH, Decoder
-from export.passes.prefill import FUSED
+from export.family import Contents
 from export.steps import LIBRARIES
 from export.workspace import link_or_copy, sha256_of
-
-BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64]
-CHUNK_BUCKETS = [32, 64, 128, 256, 512]
-DRAFT_BUCKETS = [2**n for n in range(1, FUSED.bit_length())]  # with an int8 cache
 
 
 @dataclass(frozen=True)
@@ -50,30 +40,26 @@ class Parts:
 
     name: str
     checkpoint: Path  # Hugging Face folder
-    graph: Path  # folder with GRAPH and DATA
-    decoder: Decoder
-    golden: Golden
-    parity: ParityNumbers
+    contents: Contents
     source: Source
     variant: str
     variant_reason: str
-    slots: int
     inputs: str
 
 
 def write_bundle(parts: Parts, folder: Path, show: Show) -> Manifest:
     """Fill the empty folder with the bundle's files, the manifest last."""
     (folder / "graphs").mkdir()
-    for name in (GRAPH, DATA):
-        link_or_copy(parts.graph / name, folder / "graphs" / name)  # the step's folder goes away next
+    for path, made in parts.contents.files.items():
+        link_or_copy(made, folder / path)  # the step's folder goes away next
     tokens = read_special_tokens(parts.checkpoint)
     shutil.copyfile(parts.checkpoint / TOKENIZER, folder / TOKENIZER)
     (folder / TOKENIZER_CONFIG).write_text(json.dumps(tokens.named, indent=2, ensure_ascii=False) + "\n")
     if (parts.checkpoint / CHAT_TEMPLATE).is_file():
         shutil.copyfile(parts.checkpoint / CHAT_TEMPLATE, folder / CHAT_TEMPLATE)
     write_json(folder / GENERATION, read_generation(parts.checkpoint))
-    write_json(folder / PARITY, parts.parity)
-    write_json(folder / GOLDEN, parts.golden)
+    for path, document in parts.contents.documents.items():
+        write_json(folder / path, document)
     manifest = _manifest(parts, folder, tokens, _files(folder, show))
     write_json(folder / MANIFEST, manifest)
     return manifest
@@ -111,34 +97,25 @@ def clear(target: Path) -> None:
 
 
 def _manifest(parts: Parts, folder: Path, tokens: SpecialTokens, files: list[File]) -> Manifest:
-    decoder = parts.decoder
-    path = f"graphs/{GRAPH}"
     return Manifest(
         schema=SCHEMA,
         name=parts.name,
-        family="decoder",
         variant=parts.variant,
         variant_reason=parts.variant_reason,
-        vocab_size=decoder.vocab_size,
-        max_context=decoder.max_context,
-        slots=parts.slots,
-        eos_token_ids=[token for token in tokens.eos if 0 <= token < decoder.vocab_size],
         bos_token_id=tokens.bos,
         has_chat_template=(folder / CHAT_TEMPLATE).is_file(),
-        kv_cache=decoder.kv_cache,
-        graphs=[_graph(decoder, path)],
         files=files,
-        parity=parts.parity,
         provenance=Provenance(
             source=parts.source,
-            architecture=decoder.architecture,
-            exporter=decoder.exporter,
+            architecture=parts.contents.architecture,
+            exporter=parts.contents.exporter,
             basert=__version__,
             versions={name: version(name) for name in LIBRARIES},
             created=int(time.time()),
             host=_cpu(),
             inputs=parts.inputs,
         ),
+        **parts.contents.fields,
     )
 
 
@@ -162,10 +139,3 @@ def _cpu() -> str:
         if found:
             return found[1]
     return platform.machine()
-
-
-def _graph(decoder: Decoder, path: str) -> Graph:
-    drafts = DRAFT_BUCKETS if decoder.kv_cache.dtype == "int8" else []
-    return Graph(
-        "decoder", "cpu", path, decoder.inputs, decoder.outputs, BATCH_BUCKETS, CHUNK_BUCKETS, drafts
-    )

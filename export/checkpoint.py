@@ -28,12 +28,17 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in one of a checkpoint's small files; empty when there is no such file."""
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ExportError(f"{path} is no JSON ({error}); fetch the checkpoint again.") from None
+    found = _decoded(path)
     if not isinstance(found, dict):
         raise ExportError(f"{path} holds no JSON object; fetch the checkpoint again.")
+    return found
+
+
+def read_list(path: Path) -> list[Any]:
+    """The list in one of a checkpoint's small files; empty when there is no such file."""
+    found = _decoded(path) if path.is_file() else []
+    if not isinstance(found, list):
+        raise ExportError(f"{path} holds no JSON list; fetch the checkpoint again.")
     return found
 
 
@@ -46,6 +51,13 @@ def token_ids(checkpoint: Path, text: str) -> list[int]:
         raise ExportError(f"{checkpoint} has no tokenizer.json; add the model's tokenizer to the checkpoint.")
     ids: list[int] = Tokenizer.from_file(str(path)).encode(text).ids
     return ids
+
+
+def _decoded(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ExportError(f"{path} is no JSON ({error}); fetch the checkpoint again.") from None
 
 
 def first_line(error: Exception) -> str:

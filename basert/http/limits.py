@@ -89,9 +89,11 @@ def room_after(prompt: list[int], context: int, param: str) -> int:
     return context - len(prompt)
 
 
-def too_long(context: int, tokens: str, param: str, what: str = "your prompt") -> ContextLengthExceeded:
+def too_long(
+    context: int, tokens: str, param: str, what: str = "your prompt", mend: str = "shorten it"
+) -> ContextLengthExceeded:
     return ContextLengthExceeded(
         f"This model's maximum context length is {context} tokens. However, {what} has {tokens} tokens. "
-        "Please shorten it.",
+        f"Please {mend}.",
         param=param,
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from basert.vectors import Table
 
 
+MEND = "shorten it, or have it cut with 'truncate_prompt_tokens': -1"
 LONG = 50_000  # tokens of a request that take some 0.2 ms to pack
 
 
@@ -98,7 +99,7 @@ class Encoding:
             if not ids:
                 raise InvalidRequest(f"Invalid {name}: it has no tokens.", param=inputs.param)
             if len(ids) > self.longest:
-                raise too_long(self.longest, str(len(ids)), inputs.param, name)
+                raise too_long(self.longest, str(len(ids)), inputs.param, name, MEND)
 
     async def answers(self, made: Ids) -> Table:
         """The model's, float32 [inputs, width]. Raises what the engine client raises, RequestTimeout."""

@@ -196,7 +196,7 @@ async def test_too_long_a_text_is_told_with_both_numbers_and_its_place(
     error = await refused(client, input=["hello", "A" * 31])
     assert error == {
         "message": "This model's maximum context length is 32 tokens. However, 'input[1]' has 33 tokens. "
-        "Please shorten it.",
+        "Please shorten it, or have it cut with 'truncate_prompt_tokens': -1.",
         "type": "invalid_request_error",
         "param": "input",
         "code": "context_length_exceeded",

@@ -11,12 +11,7 @@ from basert.bench.peers.encoders import TORCH
 from basert.bench.peers.peer import Peer, Setup
 
 VERSION = "0.0.78"
-PACKAGES = (
-    TORCH,
-    f"infinity-emb[server,torch]=={VERSION}",
-    "transformers==4.57.6",
-    "sentence-transformers==3.4.1",
-)
+PINS = ("transformers==4.57.6", "sentence-transformers==3.4.1")
 
 
 class Infinity(Peer):
@@ -27,7 +22,7 @@ class Infinity(Peer):
     dtype: ClassVar[str] = "float32"
     notes: ClassVar[tuple[str, ...]] = (
         "Its torch engine in float32 on the CPU, batches of up to 32 (64 were no faster), without"
-        " torch.compile and without its cache of answers on disk, which would answer a text that it has seen.",
+        " torch.compile and its cache on disk, which would answer a text that it has seen.",
         "Without BetterTransformer: optimum 1.24 with transformers 4.48 was tried, and no faster than the"
         " sdpa attention that transformers has by now.",
     )

@@ -43,12 +43,21 @@ class Sentences:
     def digest(self) -> str:
         return hashlib.sha256("\0".join(self.texts).encode()).hexdigest()
 
-    def bodies(self, model: str, inputs: int, count: int) -> list[dict[str, Any]]:
-        """Requests of `inputs` texts for the first `count` of them; whatever is left over makes none."""
-        used = self.texts[: count // inputs * inputs]
+    @property
+    def about(self) -> str:
+        return (
+            f"{len(self.texts):,} texts, whose lengths are log-uniform, of {self.source}"
+            f" (SHA-256 {self.digest[:16]}…)."
+        )
+
+    def shortest(self, count: int) -> Sentences:
+        return Sentences(sorted(self.texts, key=len)[:count], self.source)
+
+    def bodies(self, model: str, inputs: int) -> list[dict[str, Any]]:
+        """Requests of `inputs` texts each, in order; too few for another request make none."""
         return [
-            {"model": model, "input": [*used[start : start + inputs]], "encoding_format": "base64"}
-            for start in range(0, len(used), inputs)
+            {"model": model, "input": [*self.texts[end - inputs : end]], "encoding_format": "base64"}
+            for end in range(inputs, len(self.texts) + 1, inputs)
         ]
 
 

@@ -22,6 +22,7 @@ class Model:
     name: str  # what clients call it
     bundle: Path
     digest: str  # of the source: names what is made of it
+    family: str  # of its manifest
     source: Callable[[], Path]  # a GGUF file, or a checkpoint folder; raises ExportError
     checkpoint: Callable[[], Path]  # the same as a Hugging Face folder in float32; raises ExportError
 

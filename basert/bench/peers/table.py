@@ -1,7 +1,11 @@
-"""The table of peers, by the names that the command line knows."""
+"""The tables of peers and of workloads, by the names that the command line knows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from basert.bench.peers import encoding, trials
 from basert.bench.peers.encoders import (
     FastEmbed,
     OnnxRuntime,
@@ -12,6 +16,7 @@ from basert.bench.peers.infinity import Infinity, InfinityBfloat16
 from basert.bench.peers.llama_cpp import LlamaCpp, LlamaCppDrafting
 from basert.bench.peers.openvino import OpenVino
 from basert.bench.peers.peer import Peer
+from basert.bench.peers.trial import Trial
 from basert.bench.peers.vllm import Vllm
 
 PEERS: dict[str, type[Peer]] = {
@@ -29,3 +34,11 @@ PEERS: dict[str, type[Peer]] = {
         OnnxRuntime,
     )
 }
+TRIALS: dict[str, Mapping[str, Trial[Any]]] = {
+    "decoder": trials.TRIALS,
+    "encoder": encoding.TRIALS,
+}  # by family
+
+
+def peers_of(family: str) -> list[str]:
+    return [name for name, peer in PEERS.items() if peer.family == family]

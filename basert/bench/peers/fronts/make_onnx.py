@@ -17,7 +17,7 @@ from transformers import AutoModel
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class States(torch.nn.Module):
+class States(torch.nn.Module):  # type: ignore[misc]  # torch is not read for types
     def __init__(self, model: Any) -> None:
         super().__init__()
         self._model = model

@@ -48,7 +48,8 @@ class Model(Encoder):
 def _pooled(states: NDArray[np.float32], mask: NDArray[np.int64]) -> Vectors:
     """The mean over a text's tokens, scaled to length 1."""
     sums = np.einsum("rtw,rt->rw", states, mask.astype(np.float32), optimize=True)
-    return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    unit: Vectors = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return unit
 
 
 if __name__ == "__main__":

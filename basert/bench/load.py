@@ -82,7 +82,7 @@ async def run(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
 async def crowd(
     client: Client, bodies: list[dict[str, Any]], concurrency: int, run: Run = run
 ) -> tuple[list[Outcome], float]:
-    """All requests, `concurrency` at a time: outcomes in order, and seconds from first sent to last answered."""
+    """All requests, `concurrency` at a time: outcomes in order; seconds from first sent to last answered."""
     outcomes: list[Outcome] = []
     waiting = iter(bodies)
 

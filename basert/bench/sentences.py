@@ -55,10 +55,13 @@ class Sentences:
 
     def bodies(self, model: str, inputs: int) -> list[dict[str, Any]]:
         """Requests of `inputs` texts each, in order; too few for another request make none."""
-        return [
-            {"model": model, "input": [*self.texts[end - inputs : end]], "encoding_format": "base64"}
-            for end in range(inputs, len(self.texts) + 1, inputs)
-        ]
+        ends = range(inputs, len(self.texts) + 1, inputs)
+        return [request(model, self.texts[end - inputs : end]) for end in ends]
+
+
+def request(model: str, texts: Sequence[str]) -> dict[str, Any]:
+    """For /v1/embeddings."""
+    return {"model": model, "input": [*texts], "encoding_format": "base64"}
 
 
 def load(cache: Path, count: int = COUNT) -> Sentences:
@@ -75,16 +78,17 @@ def cut(messages: Sequence[str], count: int) -> list[str]:
     """`count` texts, the same every time. The longest are served first, each by the best fit.
 
     Messages with other letters than English ones and those with very long words are left out; where there
-    are too few, they begin anew.
+    are too few, they begin anew. One at least has to be fine.
     """
-    whole = sorted({one for one in map(_plain, messages) if one}, key=lambda one: (_size(one), one))
+    whole = sorted((_size(one), one) for one in {*map(_plain, messages)} if one)
+    pool, left = [*whole], sum(size for size, _ in whole)
     texts: list[str] = []
-    pool: list[str] = []
-    sizes: list[int] = []
     for length in reversed(_lengths(count)):
-        if sum(sizes) < length:
-            pool, sizes = [*whole], [_size(one) for one in whole]
-        texts.append(_fill(pool, sizes, length))
+        while left < length:
+            pool, left = sorted([*pool, *whole]), left + sum(size for size, _ in whole)
+        text, used = _fill(pool, length)
+        texts.append(text)
+        left -= used
     random.Random(0).shuffle(texts)
     return texts
 
@@ -94,17 +98,18 @@ def _lengths(count: int) -> list[int]:
     return [round(low * (high / low) ** ((place + 0.5) / count)) for place in range(count)]
 
 
-def _fill(pool: list[str], sizes: list[int], length: int) -> str:
-    """A text of `length` pieces, or up to the end of the word; what it takes leaves the pool."""
+def _fill(pool: list[tuple[int, str]], length: int) -> tuple[str, int]:
+    """A text of `length` pieces, up to the end of a word, and how many pieces have left the pool for it."""
     parts: list[str] = []
-    missing = length
-    while missing > 0:
-        place = min(bisect.bisect_left(sizes, missing), len(pool) - 1)
-        parts.append(pool.pop(place))
-        missing -= sizes.pop(place)
+    used = 0
+    while used < length:
+        place = bisect.bisect_left(pool, (length - used, ""))
+        size, message = pool.pop(min(place, len(pool) - 1))
+        parts.append(message)
+        used += size
     text = " ".join(parts)
     end = [piece.end() for piece in _PIECE.finditer(text)][length - 1]
-    return text[:end] + text[end:].partition(" ")[0]
+    return text[:end] + text[end:].partition(" ")[0], used
 
 
 def _size(text: str) -> int:

@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -75,9 +76,7 @@ class OpenVinoSession(CpuSession):
             out.add_session_config_entry(key, value)
         out.add_provider_for_devices(_devices(), {"load_config": json.dumps({"CPU": _settings(options)})})
         session = ort.InferenceSession(str(path), out)
-        others = {part.ep_name for part in session.get_provider_graph_assignment_info()} - {self.wanted}
-        if others:
-            raise BundleError(f"a part of it would run on {', '.join(sorted(others))}")
+        _check_assignment(session, self.wanted)
         return session
 
     def bind(self, _row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
@@ -90,6 +89,17 @@ class OpenVinoSession(CpuSession):
             self._session.run_with_iobinding(binding)
 
         return run
+
+
+def _check_assignment(session: ort.InferenceSession, wanted: str) -> None:
+    """Raises BundleError that counts the nodes of other providers."""
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[part.ep_name] += len(part.get_nodes())
+    told = ", ".join(f"{count} nodes on {name}" for name, count in sorted(nodes.items()))
+    if set(nodes) != {wanted}:
+        raise BundleError(f"a part of it would run on another provider ({told})")
+    _log.debug("%s", told)
 
 
 def _bind(bind: Callable[..., None], arrays: Arrays) -> None:

@@ -23,8 +23,10 @@ from engines.packing import Batch, Queue, Request
 from engines.stats import EncoderCounters
 from engines.worker import Done, Worker
 
-LEAD = 0.002  # seconds before a run's expected end at which the next batch is packed
-ALONE = 0.02  # seconds that a run may take for which nothing else is received: a lone input's
+# The next batch is packed so many seconds before a run's expected end, but in its last quarter: what comes
+# later waits for one run more.
+LEAD = 0.002
+LEAD_SHARE = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class EncoderEngine(BaseEngine):
         self._draining = False
         self._open: dict[tuple[int, int], Request] = {}
         self._runs: deque[Run] = deque()  # the one in the graph, and the one lined up behind it
-        self._due = 0.0  # when the one in the graph should have ended
+        self._packing = 0.0  # when a batch is to be packed behind the one in the graph
         self._since = 0.0  # when the engine had something to run, or took the last run's answers
         self._buckets = {bucket: BucketStats(*bucket) for bucket in queue.costs.buckets}
         self._worker: Worker[Run] = Worker(lambda run: run.bound.run(), wake)
@@ -95,11 +97,6 @@ class EncoderEngine(BaseEngine):
 
         Raises whatever `check` raises when a run failed and the runtime is not to be trusted any more.
         """
-        self._collect()
-        if self._line_up(here=True):
-            self._collect()
-
-    def _collect(self) -> None:
         failed = False
         while (done := self._worker.done()) is not None:
             failed |= done.error is not None
@@ -108,6 +105,7 @@ class EncoderEngine(BaseEngine):
             while self._runs:
                 self._take(self._worker.wait(), go_on=False)
             self._check()
+        self._line_up()
 
     def _take(self, done: Done[Run], go_on: bool) -> None:
         """A run is over. The graph is kept busy first, answers leave second."""
@@ -117,7 +115,7 @@ class EncoderEngine(BaseEngine):
         self._counters.run_seconds += done.seconds
         self._since = now
         if self._runs:
-            self._due = now + self._queue.costs.expected(self._runs[0].batch.bucket)
+            self._begun(self._runs[0], now)
         elif go_on:
             self._line_up()
         if done.error is not None:
@@ -130,29 +128,30 @@ class EncoderEngine(BaseEngine):
     def _lining_up(self) -> float:
         """When the next batch is to be packed, while inputs wait (time.monotonic)."""
         if self._runs:
-            return self._due - LEAD
+            return self._packing
         if not self._batch_wait or len(self._queue) >= self._queue.costs.most_rows:
             return 0.0
         return self._queue.oldest + self._batch_wait
 
-    def _line_up(self, here: bool = False) -> bool:
-        """Have the next batch run, if it is time to. A request that has the engine to itself may run here and
-        now: whether it did."""
+    def _line_up(self) -> None:
+        """Have the next batch run, if it is time to."""
         now = time.monotonic()
         if len(self._runs) > 1 or not len(self._queue) or now < self._lining_up():
-            return False
+            return
         batch = self._queue.pop()
         run = Run(batch, self._runner.fill(batch.bucket, [entry.row for entry in batch.entries]))
-        expected = self._queue.costs.expected(batch.bucket)
-        here = here and not self._runs and expected <= ALONE and len(self._open) == 1 and not len(self._queue)
         if not self._runs:
-            self._since, self._due = now, now + expected
+            self._since = now
+            self._begun(run, now)
         self._runs.append(run)
-        self._begin(batch, now)
-        (self._worker.run if here else self._worker.submit)(run)
-        return here
+        self._worker.submit(run)
+        self._admitted(batch, now)
 
-    def _begin(self, batch: Batch, now: float) -> None:
+    def _begun(self, run: Run, now: float) -> None:
+        expected = self._queue.costs.expected(run.batch.bucket)
+        self._packing = now + expected - min(LEAD, LEAD_SHARE * expected)
+
+    def _admitted(self, batch: Batch, now: float) -> None:
         for request in {entry.request for entry in batch.entries if not entry.request.began}:
             request.began = True
             self._counters.requests_admitted += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +179,35 @@ def test_goldens_are_checked_again_after_a_failed_run(tmp_path: Path) -> None:
         assert checks == [0]  # with nothing in the graph
 
 
+def test_the_next_batch_is_packed_shortly_before_a_run_should_end(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before that shares it; what comes later does not."""
+    with EncodingEngine(bundle) as engine:
+        inner, now, over = engine.engine, 100.0, threading.Event()
+        monkeypatch.setattr("engines.encoder.time.monotonic", lambda: now)
+        monkeypatch.setattr(inner._queue.costs, "expected", lambda bucket: 0.1)
+        monkeypatch.setattr(inner._worker, "_run", lambda run: (over.wait(), run.bound.run()))
+        numbers = []
+        for i in range(3):  # the first goes into the graph
+            numbers.append(engine.ask([input_of(i, 8)]))
+            inner.step()
+        assert (len(inner._runs), len(inner._queue)) == (1, 2)
+        assert inner.patience == pytest.approx(0.1 - 0.002)
+        now = 100.0985
+        inner.step()
+        assert (len(inner._runs), len(inner._queue), inner.patience) == (2, 0, None)
+        late = engine.ask([input_of(9, 8)])
+        inner.step()
+        assert (len(inner._runs), len(inner._queue), inner.patience) == (2, 1, None)
+        over.set()
+        engine.finish()
+        for i, number in enumerate(numbers):
+            engine.check(number, [input_of(i, 8)])
+        engine.check(late, [input_of(9, 8)])
+        assert sorted(bucket.inputs for bucket in engine.stats().buckets if bucket.runs) == [2, 2]
+
+
 def test_answers_of_one_run_are_one_frame_for_each_peer(bundle: Path) -> None:
     with EncodingEngine(bundle) as engine:
         for number in range(8):
@@ -211,23 +241,6 @@ def test_a_full_batch_waits_for_nobody(bundle: Path) -> None:
         number = engine.ask([input_of(i, 8) for i in range(8)])
         engine.finish()
         engine.check(number, [input_of(i, 8) for i in range(8)])
-
-
-def test_what_has_the_engine_to_itself_runs_at_once_and_a_long_run_does_not(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the step itself; else the worker wakes the engine when it has run."""
-    with EncodingEngine(bundle) as engine:
-        number = engine.ask([input_of(1, 8)])
-        engine.engine.step()
-        engine.check(number, [input_of(1, 8)])
-        monkeypatch.setattr("engines.encoder.ALONE", 0.0)
-        number = engine.ask([input_of(2, 8)])
-        engine.engine.step()
-        assert engine.engine.busy
-        assert engine.engine.patience is None
-        engine.finish()
-        engine.check(number, [input_of(2, 8)])
 
 
 def test_stats_add_up(engine: EncodingEngine) -> None:

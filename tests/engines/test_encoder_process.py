@@ -183,9 +183,8 @@ class NotingHub(Hub):
         return super().poll(timeout)
 
 
-def test_it_never_polls_in_vain(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_never_polls_in_vain(bundle: Path) -> None:
     """Idle it waits for ever; and for ever while a run goes on that nothing is to be packed behind."""
-    monkeypatch.setattr("engines.encoder.ALONE", 0.0)
     hub = NotingHub(Encode(1, [[20]]), Encode(2, [[20]]), Drain())
     engine, _ = load(EngineConfig(bundle), hub.send, lambda *_: None, hub.wake)
     assert serve_forever(engine, hub, control=9) == 0

@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from basert import progress
-from basert.bench import environment
+from basert.bench import environment, sentences
 from basert.bench.peers import cache as kept
 from basert.bench.peers import reference
 from basert.bench.peers.basert_itself import Basert
-from basert.bench.peers.encoding import Encoding
+from basert.bench.peers.encoding import SHORT, Encoding
 from basert.bench.peers.generating import Generating
 from basert.bench.peers.markdown import render
 from basert.bench.peers.peer import Model, Peer, Setup
@@ -31,7 +31,6 @@ from basert.bench.peers.texts import Texts
 from basert.bench.peers.trial import Discipline, Trial
 from basert.bench.prompts import Prompts
 from basert.bench.sentences import Sentences
-from basert.bench.sentences import load as load_sentences
 from basert.cli.local import exit_on_signals
 from basert.cli.rooms import export_extra, find_bundle
 from basert.errors import BasertError, ConfigError
@@ -85,6 +84,14 @@ class Names(click.ParamType[tuple[str, ...]]):
     show_default=True,
     help="Stop measuring then.",
 )
+@click.option(
+    "--texts",
+    type=click.IntRange(SHORT),
+    metavar="N",
+    default=sentences.COUNT,
+    show_default=True,
+    help="Of an encoder: how many texts.",
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of every server; else one per CPU.")
 @click.option(
     "--cache",
@@ -107,6 +114,7 @@ def command(
     workloads: tuple[str, ...] | None,
     repetitions: int,
     seconds: float,
+    texts: int,
     threads: int | None,
     cache: Path,
     output: Path,
@@ -124,7 +132,8 @@ def command(
     report = _report(served, trials, started, repetitions, threads or len(os.sched_getaffinity(0)))
     entrants = [*_entrants([Basert(), *_peers(served, peers)], served, cache, report)]
     if not install_only:
-        _measure(Plan(trials, repetitions, seconds), entrants, served, cache, report, output)
+        discipline = _discipline(served, texts, cache, report)
+        _measure(Plan(trials, repetitions, seconds), entrants, discipline, report, output)
     for name, reason in report.left_out.items():
         click.echo(f"left out: {name}: {reason}", err=True)
 
@@ -218,21 +227,21 @@ def _entrant(peer: Peer, model: Model, cache: Path, report: Comparison) -> Entra
     return Entrant(peer, setup)
 
 
-def _discipline(model: Model, cache: Path, report: Comparison) -> Discipline[Any]:
+def _discipline(model: Model, texts: int, cache: Path, report: Comparison) -> Discipline[Any]:
     if model.family == "encoder":
-        sentences = load_sentences(cache)
-        report.method = [*Encoding.method, sentences.about]
-        return Encoding(sentences, _reference(model, sentences, cache, report))
+        measured = sentences.load(cache, texts)
+        report.method = [*Encoding.method, measured.about]
+        return Encoding(measured, _reference(model, measured, cache, report))
     text = tokenizer.load(model.bundle)
     report.method = [*Generating.method]
     prompts = Prompts.from_encoder(functools.partial(text.encode, add_special=False))
     return Generating(prompts, Texts.of(text))
 
 
-def _reference(model: Model, sentences: Sentences, cache: Path, report: Comparison) -> bytes | None:
+def _reference(model: Model, texts: Sentences, cache: Path, report: Comparison) -> bytes | None:
     """What the checkpoint itself makes of the texts; the report goes on without, if need be."""
     try:
-        return reference.vectors(model, sentences, cache)
+        return reference.vectors(model, texts, cache)
     except (BasertError, OSError) as error:
         progress.note(f"no vector is compared with the checkpoint's own: {error}")
         report.skipped.append(f"cosines: {error}")
@@ -240,10 +249,9 @@ def _reference(model: Model, sentences: Sentences, cache: Path, report: Comparis
 
 
 def _measure(
-    plan: Plan, entrants: Sequence[Entrant], model: Model, cache: Path, report: Comparison, output: Path
+    plan: Plan, entrants: Sequence[Entrant], discipline: Discipline[Any], report: Comparison, output: Path
 ) -> None:
     """Whatever ends it, what was measured by then is written down."""
-    discipline = _discipline(model, cache, report)
     try:
         with progress.task("measuring", unit="steps") as show:
             rounds = Rounds(plan, discipline, report, show)

@@ -42,7 +42,13 @@ class Infinity(Peer):
         model = ["--model-id", str(setup.model.source()), "--served-model-name", setup.model.name]
         listen = ["--host", "127.0.0.1", "--port", str(port)]
         engine = ["--engine", "torch", "--device", "cpu", "--dtype", self.dtype, "--batch-size", "32"]
-        without = ["--no-bettertransformer", "--no-compile", "--no-vector-disk-cache"]
+        without = [
+            "--no-bettertransformer",
+            "--no-compile",
+            "--no-vector-disk-cache",
+            "--log-level",
+            "warning",
+        ]
         return [*server, *model, *listen, *engine, *without]
 
     def environment(self, setup: Setup) -> Mapping[str, str]:

@@ -52,12 +52,19 @@ def _summary(report: Comparison) -> str:
         )
         for workload, metric in report.headlines.items()
     ]
-    return _table(("workload", "what", *names), rows) + (
-        f"\n\nMedians (lowest–highest). In brackets: how many times better {names[0]} is, the median over the"
-        " rounds of the two servers' ratio in a round."
-        if len(names) > 1
-        else ""
-    )
+    return _table(("workload", "what", *names), rows) + _legend(report, names)
+
+
+def _legend(report: Comparison, names: Sequence[str]) -> str:
+    lines = []
+    if len(names) > 1:
+        lines.append(
+            f"Medians (lowest–highest). In brackets: how many times better {names[0]} is, the median over the"
+            " rounds of the two servers' ratio in a round."
+        )
+    if any(CLOSENESS in sample.values for sample in report.samples):
+        lines.append("cos: the lowest cosine of any of its vectors to the checkpoint's own in float32.")
+    return "".join(f"\n\n{line}" for line in lines)
 
 
 def _beside(report: Comparison, workload: str, name: str, metric: str, reference: str) -> str:

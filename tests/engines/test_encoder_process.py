@@ -210,20 +210,18 @@ async def test_a_bundle_that_drifted_is_refused(bundle: Path, tmp_path: Path) ->
         assert await engine.end() == 1
 
 
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        (["--provider", "tpu"], "no graph for 'tpu', only for testing"),
-        (["--max-context", "65"], "exported for 64 tokens of context, not 65"),
-    ],
-)
-async def test_what_cannot_be_loaded_is_reported_in_a_sentence(
-    bundle: Path, tmp_path: Path, flags: list[str], says: str
-) -> None:
-    async with engine_process(bundle, tmp_path, *flags) as engine:
+async def test_what_cannot_be_loaded_is_reported_in_a_sentence(bundle: Path, tmp_path: Path) -> None:
+    async with engine_process(bundle, tmp_path, "--provider", "tpu") as engine:
         assert engine.reports[-1].stage == "failed"
-        assert says in engine.reports[-1].reason
+        assert "no graph for 'tpu', only for testing" in engine.reports[-1].reason
         assert await engine.end() == 1
+
+
+async def test_a_longer_context_is_for_the_models_beside_it(bundle: Path, tmp_path: Path) -> None:
+    async with engine_process(bundle, tmp_path, "--max-context", "4096") as engine:
+        info = engine.reports[-1].info
+        assert info is not None
+        assert info.max_context == 64
 
 
 @pytest.mark.parametrize("value", ["-1", "inf", "soon"])

@@ -18,6 +18,7 @@ COMMANDS = {
     "list": ("basert.cli.list", "List the bundles in the store."),
     "inspect": ("basert.cli.inspect", "Show a bundle: graphs, shapes, sizes, parity, provenance."),
     "verify": ("basert.cli.verify", "Check a bundle's hashes and golden outputs."),
+    "buckets": ("basert.cli.buckets", "Suggest an encoder's buckets from what a server saw."),
     "remove": ("basert.cli.remove", "Remove a bundle from the store."),
     "chat": ("basert.cli.chat", "Talk to a model on the terminal."),
     "complete": ("basert.cli.complete", "Complete a prompt; reads and writes pipes."),

@@ -59,9 +59,7 @@ def suggest(
     if manifest.encoder is None:
         raise BundleError(f"{manifest.name} is no encoder; only these have buckets of this kind.")
     if (url is None) == (histogram is None):
-        raise click.UsageError(
-            "say where the lengths come from: --url of a server, or --histogram of a file."
-        )
+        raise click.UsageError("say where lengths come from: --url of a server, or --histogram of a file.")
     text = histogram.read_text() if histogram else asyncio.run(_metrics(str(url), api_key))
     seen = read_lengths(text, model or manifest.name)
     ladder = buckets.suggest(seen, lengths, manifest.encoder.max_tokens)
@@ -111,9 +109,5 @@ def _told(seen: Seen, now: list[int], ladder: list[int], encoder: Encoder) -> st
         (name, f"{buckets.padding(seen, lengths):.1%}", ", ".join(map(str, lengths)))
         for name, lengths in (("the bundle's", now), ("suggested", ladder))
     ]
-    heads = (
-        "LENGTHS",
-        "PADDING",
-        f"TOKENS (of {sum(seen.counts):.0f} inputs, at most {encoder.max_tokens} each)",
-    )
-    return table(heads, rows)
+    inputs = f"{sum(seen.counts):.0f} inputs were seen; this model takes {encoder.max_tokens} tokens of each."
+    return f"{inputs}\n{table(('LENGTHS', 'PADDING', 'TOKENS'), rows)}"

@@ -49,8 +49,8 @@ class Parts:
 
 def write_bundle(parts: Parts, folder: Path, show: Show) -> Manifest:
     """Fill the empty folder with the bundle's files, the manifest last."""
-    (folder / "graphs").mkdir()
     for path, made in parts.contents.files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(made, folder / path)  # the step's folder goes away next
     tokens = read_special_tokens(parts.checkpoint)
     shutil.copyfile(parts.checkpoint / TOKENIZER, folder / TOKENIZER)

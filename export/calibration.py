@@ -6,9 +6,10 @@ sample of rows, and rounding that makes up for its own errors needs the channels
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +18,7 @@ from basert.progress import Show
 from export import prose
 from export.checkpoint import token_ids
 from export.graph import GRAPH, read_decoder
-from export.passes.anatomy import linears
+from export.passes.anatomy import Linear, linears
 from export.passes.editing import Editor
 from export.runner import SlotRunner, chunks
 
@@ -82,14 +83,43 @@ def calibrate_ids(
     windows: list[list[int]], slot_graph: Path, out: Path, progress: Show, *, threads: int = 0
 ) -> Path:
     """`calibrate` over token ids of one's own; each window is a sequence by itself."""
-    probed = slot_graph / "probed.onnx"  # beside the weights that it shares
-    sites = _probe(slot_graph / GRAPH, probed)
+    longest = max(len(ids) for ids in windows)
+
+    def open_probed(graph: str) -> Fill[list[int]]:
+        runner = SlotRunner(slot_graph, slots=1, max_context=longest, threads=threads, graph=graph)
+        return lambda ids, fetches: runner.run(
+            0, np.asarray([ids], np.int64), [0], list(range(len(ids))), fetches
+        )
+
+    return observe(slot_graph / GRAPH, linears, open_probed, windows, out, progress)
+
+
+W = TypeVar("W", bound=Sized)
+Fill = Callable[[W, Mapping[str, Array]], None]
+"""Runs a window through a probed graph and fills the arrays with what its probes saw, [len(window), channels]."""
+
+
+def observe(
+    graph: Path,
+    layers: Callable[[ir.Model], list[Linear]],
+    open_probed: Callable[[str], Fill[W]],
+    windows: Sequence[W],
+    out: Path,
+    progress: Show,
+    *,
+    tokens_a_channel: float = TOKENS_A_CHANNEL,
+) -> Path:
+    """What the layers of a graph are fed with over `windows`, of which each is a run; out / CALIBRATION.
+
+    open_probed: opens the graph of that name beside `graph`, which has an output for each probe as well.
+    """
+    probed = graph.parent / "probed.onnx"  # beside the weights that it shares
+    sites = _probe(graph, probed, layers)
     try:
-        longest = max(len(ids) for ids in windows)
-        runner = SlotRunner(slot_graph, slots=1, max_context=longest, threads=threads, graph=probed.name)
+        fill = open_probed(probed.name)
     finally:
         probed.unlink()
-    seen = _observe(runner, sites, windows, progress)
+    seen = _observe(fill, sites, windows, progress, tokens_a_channel)
     out.mkdir(parents=True, exist_ok=True)
     readers = {f"reader/{weight}": np.array(source) for weight, source, _ in sites}
     np.savez(out / CALIBRATION, **readers, **seen)  # type: ignore[arg-type]  # no allow_pickle among them
@@ -111,13 +141,16 @@ def _of(kind: str, readers: dict[str, str]) -> dict[str, str]:
     return {weight: f"{kind}/{source}" for weight, source in readers.items()}
 
 
-def _probe(graph: Path, probed: Path) -> list[tuple[str, str, int]]:
+def _probe(
+    graph: Path, probed: Path, layers: Callable[[ir.Model], list[Linear]]
+) -> list[tuple[str, str, int]]:
     """Write the graph with one more output per layer's input; (weight, input, channels) of each layer."""
     model = ir.load(graph)
     editor = Editor(model)
     last = list(model.graph)[-1]
-    sites = [(layer.name, str(layer.source.name), layer.matrix().shape[0]) for layer in linears(model)]
-    for layer in {layer.source: layer for layer in linears(model)}.values():
+    found = layers(model)
+    sites = [(layer.name, str(layer.source.name), layer.matrix().shape[0]) for layer in found]
+    for layer in {layer.source: layer for layer in found}.values():
         channels = layer.matrix().shape[0]
         flat = editor.constant(f"probe.{channels}", np.array([-1, channels]))
         seen = editor.insert(last, "Reshape", layer.source, flat)
@@ -129,7 +162,11 @@ def _probe(graph: Path, probed: Path) -> list[tuple[str, str, int]]:
 
 
 def _observe(
-    runner: SlotRunner, sites: list[tuple[str, str, int]], windows: list[list[int]], progress: Show
+    fill: Fill[W],
+    sites: list[tuple[str, str, int]],
+    windows: Sequence[W],
+    progress: Show,
+    tokens_a_channel: float,
 ) -> dict[str, Array]:
     """The arrays of Activations by kind and input: "square/…", "row/…" and, with text enough, "gram/…"."""
     channels = {source: count for _, source, count in sites}
@@ -139,12 +176,11 @@ def _observe(
     for done, ids in enumerate(windows):
         progress(done, len(windows))
         seen = {source: np.empty((len(ids), count), np.float32) for source, count in channels.items()}
-        fetches = {f"{SEEN}{source}": rows for source, rows in seen.items()}
-        runner.run(0, np.asarray([ids], np.int64), [0], list(range(len(ids))), fetches)
+        fill(ids, {f"{SEEN}{source}": rows for source, rows in seen.items()})
         for source, rows in seen.items():
             sampled[source].append(rows[::SAMPLED].copy())
             _add(found, f"square/{source}", (rows * rows).sum(axis=0))
-            if tokens >= TOKENS_A_CHANNEL * channels[source]:
+            if tokens >= tokens_a_channel * channels[source]:
                 _add(found, f"gram/{source}", rows.T @ rows)
     progress(len(windows), len(windows))
     return found | {f"row/{source}": np.concatenate(parts) for source, parts in sampled.items()}

@@ -25,7 +25,10 @@ from export.checkpoint import first_line, read_config
 from export.encoders.describe import describe
 from export.encoders.module import EncoderModule, load_model
 from export.encoders.settings import read_settings
-from export.passes.fold import simplify
+from export.passes.attention import fold_attention
+from export.passes.mask import plain_mask
+from export.passes.residual import subtract_layers
+from export.passes.shapes import constant_reshapes
 
 GRAPH = "encoder.onnx"
 DATA = f"{GRAPH}.data"
@@ -55,7 +58,10 @@ def encoder_from_checkpoint(checkpoint: Path, out: Path, *, max_tokens: int | No
     module = EncoderModule(load_model(checkpoint, settings.task), settings).eval()
     encoder = describe(checkpoint, module, settings, max_tokens)
     model = _traced(module, encoder, checkpoint)
-    simplify(model)
+    constant_reshapes(model)
+    plain_mask(model)
+    fold_attention(model)
+    subtract_layers(model)
     graph = EncoderGraph(
         architecture=type(module.model).__name__,
         model_type=config.model_type,
@@ -76,6 +82,9 @@ def save(model: ir.Model, graph: EncoderGraph, folder: Path) -> None:
     model.metadata_props.clear()
     for node in model.graph:
         node.metadata_props.clear()
+        for value in node.outputs:
+            if not value.is_graph_output():  # passes have changed what the exporter knew of them
+                value.shape = value.type = None
     for value in [*model.graph.inputs, *model.graph.outputs]:
         value.metadata_props.clear()
     ir.save(model, folder / GRAPH, external_data=DATA, size_threshold_bytes=1024)

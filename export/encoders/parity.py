@@ -21,7 +21,6 @@ from export.encoders.module import EncoderModule, load_model
 from export.encoders.runner import EncoderRunner, Input, Values
 from export.encoders.settings import read_settings
 from export.encoders.task import EMBEDDING
-from export.encoders.texts import evaluation_inputs
 
 ROWS = 8  # inputs of a batch
 
@@ -53,7 +52,6 @@ class Reference:
         if threads:
             torch.set_num_threads(threads)
         settings = read_settings(checkpoint)
-        self.task = settings.task
         self._module = EncoderModule(load_model(checkpoint, settings.task), settings).eval()
 
     def encode(self, one: Input) -> Values:
@@ -66,37 +64,29 @@ class Reference:
             values: Values = self._module.finish(answer, mask)[0].numpy()
         return values
 
+    def encode_all(self, inputs: Sequence[Input], progress: Show) -> Values:
+        """float32 [inputs, width]"""
+        answers = []
+        for done, one in enumerate(inputs):
+            progress(done, len(inputs))
+            answers.append(self.encode(one))
+        progress(len(inputs), len(inputs))
+        return np.stack(answers)
 
-def measure(checkpoint: Path, graph: Path, progress: Show, *, threads: int = 0) -> Measured:
-    """Compare the graph in folder `graph` with its checkpoint over the shipped evaluation text."""
-    runner = EncoderRunner(graph, threads=threads)
-    groups = evaluation_inputs(checkpoint, runner.graph.encoder)
-    return measure_inputs(checkpoint, runner, groups, progress, threads=threads)
 
+def measure(runner: EncoderRunner, groups: Sequence[Sequence[Input]], expected: Values) -> Measured:
+    """What a graph answers, compared with the reference. What is in one group is ranked against each other.
 
-def measure_inputs(
-    checkpoint: Path,
-    runner: EncoderRunner,
-    groups: Sequence[Sequence[Input]],
-    progress: Show,
-    *,
-    threads: int = 0,
-) -> Measured:
-    """`measure` over inputs of one's own; what is in one group is ranked against each other."""
-    reference = Reference(checkpoint, threads)
+    expected: the reference's answers to all inputs, float32 [inputs, width].
+    """
     inputs = [one for group in groups for one in group]
-    expected = np.empty((len(inputs), runner.graph.encoder.width), np.float32)
-    for done, one in enumerate(inputs):
-        progress(done, len(inputs))
-        expected[done] = reference.encode(one)
     batches = [inputs[start : start + ROWS] for start in range(0, len(inputs), ROWS)]
     ours = np.concatenate([runner.encode(batch) for batch in batches])
-    progress(len(inputs), len(inputs))
     if not np.isfinite(ours).all():
         raise ParityError(
             "The exported graph answers what is no number (NaN, infinity); try another --variant."
         )
-    return compare(ours, expected, [len(group) for group in groups], reference.task)
+    return compare(ours, expected, [len(group) for group in groups], runner.graph.encoder.task)
 
 
 def compare(ours: Values, expected: Values, groups: Sequence[int], task: str) -> Measured:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ class Input:
     ids: list[int]
     types: list[int]  # as long as ids
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
 
 class EncoderRunner:
     """One open encoder graph. Not for serving: it knows no queue and no buckets."""
@@ -48,20 +51,20 @@ class EncoderRunner:
 
     def feeds(self, inputs: Sequence[Input], tokens: int = 0, padding: int = 0) -> dict[str, NDArray[Any]]:
         """The graph's inputs, int64 [inputs, tokens] each."""
-        shape = len(inputs), tokens or max(len(one.ids) for one in inputs)
+        shape = len(inputs), tokens or max(len(one) for one in inputs)
         ids, mask, types = (
             np.full(shape, padding, np.int64),
             np.zeros(shape, np.int64),
             np.zeros(shape, np.int64),
         )
         for row, one in enumerate(inputs):
-            ids[row, : len(one.ids)] = one.ids
-            types[row, : len(one.ids)] = one.types
-            mask[row, : len(one.ids)] = 1
+            ids[row, : len(one)] = one.ids
+            types[row, : len(one)] = one.types
+            mask[row, : len(one)] = 1
         found = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {tensor.name: found[tensor.name] for tensor in self.graph.inputs}
 
-    def run(self, feeds: dict[str, NDArray[Any]], fetches: dict[str, NDArray[Any]]) -> None:
+    def run(self, feeds: dict[str, NDArray[Any]], fetches: Mapping[str, NDArray[Any]]) -> None:
         """Fills `fetches`, outputs of the graph by name."""
         try:
             self._session.bind(0, feeds, fetches)()

@@ -56,6 +56,11 @@ def linears(model: ir.Model) -> list[Linear]:
     return [Linear(node) for node in model.graph if _is_linear(node)]
 
 
+def token_linears(model: ir.Model) -> list[Linear]:
+    """Those of an encoder that see every token; what comes behind the pooling is a Gemm."""
+    return [linear for linear in linears(model) if not linear.transposed]
+
+
 def _is_linear(node: ir.Node) -> bool:
     if node.op_type == "Gemm":
         return node.attributes.get_int("transB", 0) == 1 and _is_matrix(node.inputs[1])

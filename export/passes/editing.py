@@ -140,6 +140,11 @@ def consumers(value: ir.Value) -> list[ir.Node]:
     return [use.node for use in value.uses()]
 
 
+def is_own(constant: ir.Value | None) -> bool:
+    """An initializer that one node reads: it can be given new data."""
+    return constant is not None and array_of(constant) is not None and len(consumers(constant)) == 1
+
+
 def prune(model: ir.Model) -> None:
     """Drop nodes and initializers that no output needs."""
     common.RemoveUnusedNodesPass()(model)

@@ -9,7 +9,8 @@ applied late or never: up's is carried past the gate's product into down's, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,37 +32,100 @@ def quantise(
     grams: x^T x of a layer's inputs, float32 [in, in], by the name of its weight; with one, a layer is
     rounded as export.passes.compensate does it, else to the nearest.
     """
-    quantiser, layers = _Quantiser(model, grams or {}), linears(model)
-    for done, linear in enumerate(layers):
-        progress(done, len(layers))
-        quantiser.convert(linear)
+    quantiser = _Quantiser(model, grams or {}, absolute)
+    quantiser.convert_all(linears(model), progress)
     quantiser.embed(embedding(model))
     _choose_unscaled(model, quantiser.scaled)
     prune(model)
 
 
+def quantise_encoder(
+    model: ir.Model,
+    layers: Sequence[Linear],
+    progress: Callable[[int, int], None],
+    grams: Mapping[str, Array] | None = None,
+) -> None:
+    """Those linear layers and the embedding. The layers read [rows, tokens, channels]; `grams` as above."""
+    quantiser = _Quantiser(model, grams or {}, both_ends)
+    quantiser.convert_all(layers, progress)
+    quantiser.embed(embedding(model))
+    prune(model)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a row becomes 8 bits: u = round(x / size) + zero."""
+
+    size: ir.Value  # float32 [..., 1]
+    zero: int = 128
+
+
+Measure = Callable[[Editor, ir.Node, ir.Value], Steps]
+"""Inserts, before a node, what finds a row's steps."""
+
+
+def absolute(editor: Editor, before: ir.Node, x: ir.Value) -> Steps:
+    """By the largest absolute value: the fewest nodes."""
+    largest = editor.insert(before, "ReduceMax", editor.insert(before, "Abs", x), _last(editor), keepdims=1)
+    return Steps(editor.insert(before, "Mul", largest, _number(editor, 1 / 127)))
+
+
+def both_ends(editor: Editor, before: ir.Node, x: ir.Value) -> Steps:
+    """The same by the largest and the least: nothing as large as x is written, which many rows gain from.
+
+    What Gelu made is hardly below zero: nearly all of the 8 bits go to what is above.
+    """
+    largest = editor.insert(before, "ReduceMax", x, _last(editor), keepdims=1)
+    node = x.producer()
+    if node is not None and node.op_type == "Gelu":
+        above = editor.insert(before, "Mul", largest, _number(editor, 1 / (255 - GELU_ZERO)))
+        return Steps(editor.insert(before, "Max", above, _number(editor, GELU_LEAST / GELU_ZERO)), GELU_ZERO)
+    least = editor.insert(before, "ReduceMin", x, _last(editor), keepdims=1)
+    above = editor.insert(before, "Mul", largest, _number(editor, 1 / 127))
+    return Steps(
+        editor.insert(before, "Max", above, editor.insert(before, "Mul", least, _number(editor, -1 / 127)))
+    )
+
+
+GELU_LEAST = 0.17  # Gelu answers nothing below minus this
+GELU_ZERO = 32  # a smaller one would coarsen rows that hardly rise above zero
+
+
+def _last(editor: Editor) -> ir.Value:
+    return editor.constant("last_axis", np.array([-1]))
+
+
+def _number(editor: Editor, number: float) -> ir.Value:
+    return editor.constant(f"number.{number:.6g}", np.float32(number))
+
+
 class _Quantiser:
-    def __init__(self, model: ir.Model, grams: Mapping[str, Array]) -> None:
+    def __init__(self, model: ir.Model, grams: Mapping[str, Array], measure: Measure) -> None:
         self.editor = Editor(model)
-        self.grams = grams
+        self.grams, self.measure = grams, measure
         self.scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}  # Mul(raw, scale) -> (raw, scale)
-        self._rows: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}  # x -> (u, r)
+        self._rows: dict[ir.Value, tuple[ir.Value, Steps]] = {}  # x -> (u, its steps)
         self._one = self.editor.constant("one", np.float32(1))
-        self._inverse = self.editor.constant("inverse127", np.float32(1 / 127))
-        self._last = self.editor.constant("last_axis", np.array([-1]))
-        self._middle = self.editor.constant("middle128", np.uint8(128))
         inputs = {value.name: value for value in model.graph.inputs}
-        self._flat = _depends_on(inputs["logits_idx"])
-        self._middles = [self._zero_points(inputs["input_ids"]), self._zero_points(inputs["logits_idx"])]
+        self._whole, self._picked = inputs["input_ids"], inputs.get("logits_idx")
+        self._flat = _depends_on(self._picked) if self._picked is not None else set()
+        self._zeros: dict[tuple[ir.Value, int], ir.Value] = {}
+
+    def convert_all(self, layers: Sequence[Linear], progress: Callable[[int, int], None]) -> None:
+        for done, linear in enumerate(layers):
+            progress(done, len(layers))
+            self.convert(linear)
 
     def convert(self, linear: Linear) -> None:
         node = linear.node
         carried = self._carry(linear)
-        u, r = self._quantised(linear.source, node, linear.matrix().shape[0])
+        u, steps = self._quantised(linear.source, node, linear.matrix().shape[0])
         weight, scale = self._weight(linear)
+        zero = self.editor.constant(f"zero{steps.zero}", np.uint8(steps.zero))
         raw = self.editor.insert(
-            node, "MatMulIntegerToFloat", u, weight, self._one, scale, self._middle, domain=MICROSOFT
+            node, "MatMulIntegerToFloat", u, weight, self._one, scale, zero, domain=MICROSOFT
         )
+        r = steps.size
         if carried is not None:
             r = self.editor.insert(node, "Mul", r, carried)
         out = self.editor.insert(node, "Mul", raw, r)
@@ -73,7 +137,8 @@ class _Quantiser:
         weight, scale = self._rows_of(node.inputs[0])
         ids, insert = node.inputs[1], self.editor.insert
         row = insert(node, "Cast", insert(node, "Gather", weight, ids, axis=0), to=ir.DataType.FLOAT)
-        factor = insert(node, "Unsqueeze", insert(node, "Gather", scale, ids, axis=0), self._last)
+        scales = insert(node, "Gather", scale, ids, axis=0)
+        factor = insert(node, "Unsqueeze", scales, _last(self.editor))
         self.editor.take_over(node.outputs[0], insert(node, "Mul", row, factor))
 
     def _weight(self, linear: Linear) -> tuple[ir.Value, ir.Value]:
@@ -108,25 +173,27 @@ class _Quantiser:
                 return scale
         return None
 
-    def _quantised(self, x: ir.Value, before: ir.Node, channels: int) -> tuple[ir.Value, ir.Value]:
+    def _quantised(self, x: ir.Value, before: ir.Node, channels: int) -> tuple[ir.Value, Steps]:
         if x not in self._rows:
-            insert = self.editor.insert
-            largest = insert(before, "ReduceMax", insert(before, "Abs", x), self._last, keepdims=1)
-            r = insert(before, "Mul", largest, self._inverse)
-            middles = self._middles[x.producer() in self._flat]
-            u = insert(before, "QuantizeLinear", x, r, middles, axis=-1, block_size=channels)
-            self._rows[x] = u, r
+            steps = self.measure(self.editor, before, x)
+            like = self._picked if x.producer() in self._flat else self._whole
+            zeros = self._zero_points(like, steps.zero)
+            u = self.editor.insert(
+                before, "QuantizeLinear", x, steps.size, zeros, axis=-1, block_size=channels
+            )
+            self._rows[x] = u, steps
         return self._rows[x]
 
-    def _zero_points(self, like: ir.Value) -> ir.Value:
-        """uint8 128 in the shape of `like` with one axis more, of size one."""
-        first = next(iter(self.editor.graph))
-        shape = self.editor.insert(first, "Shape", like)
-        column = self.editor.insert(
-            first, "Concat", shape, self.editor.constant("column", np.array([1])), axis=0
-        )
-        value = ir.tensor(np.array([128], np.uint8))
-        return self.editor.insert(first, "ConstantOfShape", column, value=value)
+    def _zero_points(self, like: ir.Value, zero: int) -> ir.Value:
+        """uint8 `zero` in the shape of `like` with one axis more, of size one; made once, first of all."""
+        if (like, zero) not in self._zeros:
+            first = next(iter(self.editor.graph))
+            shape = self.editor.insert(first, "Shape", like)
+            one = self.editor.constant("column", np.array([1]))
+            column = self.editor.insert(first, "Concat", shape, one, axis=0)
+            value = ir.tensor(np.array([zero], np.uint8))
+            self._zeros[like, zero] = self.editor.insert(first, "ConstantOfShape", column, value=value)
+        return self._zeros[like, zero]
 
 
 def _depends_on(value: ir.Value) -> set[ir.Node]:

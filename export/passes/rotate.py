@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.passes.anatomy import NORMS, Linear, embedding, linears
-from export.passes.editing import Editor, array_of, consumers, data_of, set_array
+from export.passes.editing import Editor, consumers, data_of, is_own, set_array
 
 Array = np.ndarray[Any, Any]
 ROWS = {"Flatten", "Gather"}  # what picks rows of the stream and leaves its channels alone
@@ -94,21 +94,17 @@ def _note(node: ir.Node, stream: set[ir.Value], layers: dict[ir.Node, Linear], f
     if len(node.outputs) > SUM:
         stream.add(node.outputs[SUM])
     weight, readers = node.inputs[count], _readers(node.outputs[0], layers)
-    if readers is None or len(node.inputs) > count + 1 or not _is_own(weight):
+    if readers is None or len(node.inputs) > count + 1 or not is_own(weight):
         return False
     found.readers.append((weight, readers))
     return True
-
-
-def _is_own(constant: ir.Value | None) -> bool:
-    return constant is not None and array_of(constant) is not None and len(consumers(constant)) == 1
 
 
 def _writer(value: ir.Value, layers: dict[ir.Node, Linear]) -> tuple[Linear, ir.Value | None] | None:
     node, bias = value.producer(), None
     if len(consumers(value)) == 1 and node is not None and node.op_type == "Add":
         value, bias = node.inputs
-        node = value.producer() if _is_own(bias) else None
+        node = value.producer() if is_own(bias) else None
     if node not in layers or len(consumers(value)) > 1 or len(consumers(layers[node].weight)) > 1:
         return None
     return layers[node], bias

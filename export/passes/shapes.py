@@ -1,4 +1,4 @@
-"""What torch's exporter computes at run time and need not: shapes of reshapes, batch sizes and the like."""
+"""Shapes that torch's exporter computes at run time, as constants: an encoder's reshapes leave rows and tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ import onnx_ir as ir
 from export.passes.editing import Editor, prune
 
 
-def simplify(model: ir.Model) -> None:
-    """Every pass below, in order. Values are as exact as before."""
-    constant_reshapes(model)
-    prune(model)
-
-
 def constant_reshapes(model: ir.Model) -> None:
     """A Reshape's target as a constant: 0 for what stays, -1 for one other size that is not known before."""
     editor = Editor(model)
@@ -21,11 +15,11 @@ def constant_reshapes(model: ir.Model) -> None:
         if node.op_type != "Reshape" or node.inputs[1].is_initializer():
             continue
         target = _target(node.inputs[0].shape, node.outputs[0].shape)
-        if target is None:
-            continue
-        name = "shape." + ".".join(str(size).replace("-", "_") for size in target)
-        node.replace_input_with(1, editor.constant(name, np.array(target, np.int64)))
-        node.attributes.pop("allowzero", None)
+        if target is not None:
+            name = "shape." + "x".join(map(str, target)).replace("-", "_")
+            node.replace_input_with(1, editor.constant(name, np.array(target, np.int64)))
+            node.attributes.pop("allowzero", None)
+    prune(model)
 
 
 def _target(source: ir.Shape | None, made: ir.Shape | None) -> list[int] | None:

@@ -39,7 +39,7 @@ class Contents:
 
 
 class Family(Protocol):
-    """The steps between a checkpoint and a bundle's contents. Each runs once, however often it is asked for."""
+    """The steps between a checkpoint and a bundle's contents. Each runs once, however often asked for."""
 
     def __init__(self, request: ExportRequest, steps: Steps, checkpoint: Step) -> None: ...
 

@@ -161,7 +161,7 @@ def _convert_tokenizer(source: Path, out: Path) -> None:
 
 
 def _settle_tokenizer(folder: Path, lower_case: bool) -> None:
-    """A tokenizer of an encoder neither cuts nor pads: who asks it knows the limit. It may be told to lower case."""
+    """A tokenizer of an encoder neither cuts nor pads: who asks it knows the limit. It may lower case."""
     path = folder / TOKENIZER
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()

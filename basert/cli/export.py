@@ -36,15 +36,21 @@ from basert.manifest import Manifest, read_manifest
 )
 @click.option(
     "--max-context",
-    type=click.IntRange(64),
+    type=click.IntRange(8),
     metavar="N",
-    help="Longest prompt and answer together, in tokens.  [default: the model's own, up to 8192]",
+    help="Longest prompt and answer, or encoder's input, in tokens.  [default: the model's own, up to 8192]",
 )
 @click.option(
     "--slots",
     type=click.IntRange(1),
     metavar="N",
     help="Sequences to serve at once, unless the server is told otherwise.  [default: 16]",
+)
+@click.option(
+    "--buckets",
+    metavar="LIST",
+    help="Shapes that an encoder runs with, rows x tokens, as 1x32,8x32, or a file of them; `basert buckets"
+    " suggest` makes such a list.  [default: for any lengths]",
 )
 @click.option("--force", is_flag=True, help="Run every step again, and replace a bundle of another source.")
 @click.option(

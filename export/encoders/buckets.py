@@ -27,8 +27,8 @@ def read_buckets(text: str, max_tokens: int) -> list[tuple[int, int]]:
     longest = max((tokens for _, tokens in buckets), default=0)
     if longest != max_tokens:
         raise ExportError(
-            f"The longest of the --buckets has {longest} tokens and the longest input {max_tokens}: add a bucket"
-            f" of {max_tokens}, or say --max-context {longest}."
+            f"The longest of the --buckets has {longest} tokens and the longest input {max_tokens}: add a"
+            f" bucket of {max_tokens}, or say --max-context {longest}."
         )
     return sorted(buckets, key=lambda bucket: (bucket[1], bucket[0]))
 

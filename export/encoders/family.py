@@ -27,7 +27,6 @@ from export.prepare import weight_bytes
 from export.steps import Step, Steps
 from export.workspace import require_space
 
-
 ANSWERS = "answers.npy"  # the reference's, float32 [inputs, width]
 
 
@@ -66,7 +65,7 @@ class EncoderFamily:
         return self._step("passes-w8a8", [settled, self._calibrated(settled)], build_w8a8)
 
     def parity(self, variant: str) -> dict[str, Measured]:
-        """By target. OpenVINO runs the fp32 graph, which is measured on the CPU provider where it is not there."""
+        """By target. OpenVINO runs the fp32 graph, which is measured on the CPU provider without it."""
         graphs = self._graphs(variant)
         measured = {step.key: self._measured(step) for step in {s.key: s for s in graphs.values()}.values()}
         return {target: measured[step.key] for target, step in graphs.items()}
@@ -102,7 +101,7 @@ class EncoderFamily:
         return {"cpu": self.compile(variant), "openvino": self.fp32}
 
     def _placed(self, variant: str, graph: EncoderGraph) -> tuple[dict[str, Path], list[Graph]]:
-        """Where in the bundle the graphs go, and what the manifest says of them. The same graph goes in once."""
+        """Where in the bundle the graphs go, each once, and what the manifest says of them."""
         files: dict[str, Path] = {}
         described = []
         for target, step in self._graphs(variant).items():

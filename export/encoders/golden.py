@@ -12,8 +12,8 @@ LENGTHS = (8, 40, 120)  # tokens of the cases' inputs, about
 HEADROOM = {"fp32": 0.005, "w8a8": 1.0, "bf16": 0.5}
 """How far a number may lie off, by what the graph computes with, in standard deviations of all answers'.
 
-Other CPUs add floats in another order; 8 bits round activations; OpenVINO computes with bfloat16 where the CPU
-has it. A wrong kernel answers with numbers that lie several deviations off.
+Other CPUs add floats in another order; 8 bits round activations; OpenVINO computes with bfloat16 where the
+CPU has it. A wrong kernel answers with numbers that lie several deviations off.
 """
 
 

@@ -43,7 +43,7 @@ def load_model(checkpoint: Path, task: str) -> Any:
         raise ExportError(f"transformers cannot load {checkpoint}: {first_line(error)}.") from error
 
 
-class EncoderModule(nn.Module):
+class EncoderModule(nn.Module):  # type: ignore[misc]
     """A loaded model with what makes its answer. token_types: forward takes token_type_ids."""
 
     def __init__(self, model: Any, settings: Settings) -> None:
@@ -117,7 +117,7 @@ def pool(mode: str, hidden: Tensor, mask: Tensor) -> Tensor:
     return total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
 
 
-class _Normalize(nn.Module):
+class _Normalize(nn.Module):  # type: ignore[misc]
     def forward(self, values: Tensor) -> Tensor:
         return functional.normalize(values, p=2.0, dim=-1)
 

@@ -154,4 +154,4 @@ def _cosines(left: Values, right: Values) -> Values:
 
 def _spearman(left: Values, right: Values) -> float:
     ranks = [np.argsort(np.argsort(values, kind="stable")) for values in (left, right)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

@@ -1,7 +1,7 @@
 """What sentence-transformers' files beside a checkpoint ask for: pooling, what follows it, prompts, limits.
 
     modules.json                         the modules in order, each with its class and its folder
-    sentence_bert_config.json            max_seq_length, do_lower_case (older names: sentence_roberta_config.json, …)
+    sentence_bert_config.json            max_seq_length, do_lower_case (or sentence_roberta_config.json, …)
     <n>_Pooling/config.json              how token vectors become one: flags until version 5.5, a name since
     <n>_Dense/config.json, .safetensors  a linear layer and its activation
     config_sentence_transformers.json    prompts, similarity, dimensions
@@ -103,8 +103,8 @@ class _Named:
         name = str(entry.get("type", "")) if isinstance(entry, dict) else ""
         if not name.startswith("sentence_transformers."):
             raise ExportError(
-                f"{checkpoint / MODULES} names {name or 'no class'}, which is code of the checkpoint's own and"
-                f" is not run; {_CANNOT}."
+                f"{checkpoint / MODULES} names {name or 'no class'}, which is code of the checkpoint's own"
+                f" and is not run; {_CANNOT}."
             )
         return cls(name.rpartition(".")[2], _inside(checkpoint, entry))
 
@@ -152,8 +152,8 @@ def _modes(pooling: _Named) -> tuple[str, ...]:
 def _expect_nothing(modules: Sequence[_Named], checkpoint: Path) -> None:
     if modules:
         raise ExportError(
-            f"{checkpoint} has a module {modules[0].kind} behind its classifier; basert exports classifiers of"
-            " transformers as they are."
+            f"{checkpoint} has a module {modules[0].kind} behind its classifier; basert exports classifiers"
+            " of transformers as they are."
         )
 
 

@@ -47,7 +47,7 @@ def _kind(checkpoint: Path) -> str:
     kind = read_json(checkpoint / SENTENCE_TRANSFORMERS).get("model_type", "SentenceTransformer")
     if kind not in _KINDS:
         raise ExportError(
-            f"{checkpoint} is a {kind} of sentence-transformers; basert exports {' and '.join(_KINDS)} models."
+            f"{checkpoint} is a {kind} of sentence-transformers; basert exports a {' and a '.join(_KINDS)}."
         )
     # Older cross-encoders have no modules.json, newer ones one that holds the transformer alone.
     return _KINDS[kind]

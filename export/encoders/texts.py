@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -33,7 +34,7 @@ def calibration_inputs(checkpoint: Path, encoder: Encoder) -> list[Input]:
     paragraphs = _paragraphs(prose.calibration())
     texts: list[Text] = list(_mixed(paragraphs, prose.calibration()))
     if encoder.pairs:
-        texts = [(_question(one), two) for one, two in zip(paragraphs, paragraphs[1:], strict=False)]
+        texts = [(_question(one), two) for one, two in pairwise(paragraphs)]
     return inputs_of(checkpoint, encoder, texts)
 
 

@@ -1,8 +1,8 @@
-"""A residual sum in front of a LayerNormalization becomes a difference: the layer is stored with its sign turned.
+"""A residual sum before a LayerNormalization becomes a difference: the layer is stored with its sign turned.
 
-ONNX Runtime fuses such sums to SkipLayerNormalization, which takes five times as long on a CPU as sum and norm
-by themselves (1,770 us against 290 for 1,024 rows of 384, on one thread). A difference has the same bits, and
-it does not know the pattern.
+ONNX Runtime fuses such sums to SkipLayerNormalization, which takes five times as long on a CPU as sum and
+norm by themselves (1,770 us against 290 for 1,024 rows of 384, on one thread). A difference has the same
+bits, and it does not know the pattern.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shapes that torch's exporter computes at run time, as constants: an encoder's reshapes leave rows and tokens."""
+"""Shapes that torch's exporter computes at run time, as constants: reshapes leave rows and tokens alone."""
 
 from __future__ import annotations
 

@@ -81,9 +81,7 @@ def why_not(target: str) -> str:
     try:
         module, _ = _opener(target)
     except ImportError as error:
-        return (
-            f"the runtime for {target!r} is not installed ({error}); choose another provider"
-        )
+        return f"the runtime for {target!r} is not installed ({error}); choose another provider"
     return str(module.why_not()) if hasattr(module, "why_not") else ""
 
 

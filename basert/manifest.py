@@ -6,7 +6,8 @@
       tokenizer.json, tokenizer_config.json, chat_template.jinja (both optional), generation.json
       parity.json                        what was compared with the reference
       golden/decoder.json                Golden, or for encoders
-      golden/encoder.json                EncoderGolden: checked whenever an engine loads the bundle
+      golden/encoder.json                EncoderGolden, or for speech
+      golden/speech.json                 SpeechGolden: checked whenever an engine loads the bundle
 
 A bundle is written under a temporary name beside its place and renamed last: a folder with a
 manifest.json is whole.
@@ -30,6 +31,7 @@ GENERATION = "generation.json"
 PARITY = "parity.json"
 GOLDEN = "golden/decoder.json"
 ENCODER_GOLDEN = "golden/encoder.json"
+SPEECH_GOLDEN = "golden/speech.json"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -204,6 +206,27 @@ class EncoderCase(msgspec.Struct, frozen=True):
 class EncoderGolden(msgspec.Struct, frozen=True):
     atol: dict[str, float]  # by graph target: how far any number of an answer may be off
     cases: list[EncoderCase]
+
+
+class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """A bump in a log-mel window; engines.sounds draws them."""
+
+    mel: float  # its middle, in rows of the window
+    frame: float  # and in columns
+    height: float
+    rows: float  # its radius: there it is 1/e as high
+    columns: float
+
+
+class SpeechCase(GoldenCase, frozen=True):
+    """A GoldenCase, for a decoder that hears this sound."""
+
+    sound: list[Blob]
+
+
+class SpeechGolden(msgspec.Struct, frozen=True):
+    atol: dict[str, float]  # by the listener's target: how far any logit may be off
+    cases: list[SpeechCase]
 
 
 class Generation(msgspec.Struct, frozen=True):

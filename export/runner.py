@@ -55,17 +55,20 @@ class SlotRunner:
         self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
     ) -> None:
         """ids [batch, chunk] behind `past` tokens each, from cache row `row` on; fills `fetches`."""
+        try:
+            self._session.bind(row, self.feeds(row, ids, past, rows), fetches)()
+        except RuntimeError as error:  # onnxruntime's own
+            raise ExportError(f"The exported graph does not run: {first_line(error)}.") from error
+
+    def feeds(self, row: int, ids: Array, past: Sequence[int], rows: list[int]) -> dict[str, Array]:
+        """The graph's inputs but for the cache."""
         ends = np.asarray(past, np.int32) + np.int32(ids.shape[1])
-        feeds = {
+        return {
             "input_ids": ids,
             "seqlens_k": ends - np.int32(1),
             "total_seq": np.asarray(ends.max(), np.int32),
             "logits_idx": np.asarray(rows, np.int64),
         }
-        try:
-            self._session.bind(row, feeds, fetches)()
-        except RuntimeError as error:  # onnxruntime's own
-            raise ExportError(f"The exported graph does not run: {first_line(error)}.") from error
 
 
 def chunks(ids: Sequence[int], size: int) -> Iterator[tuple[int, Sequence[int]]]:

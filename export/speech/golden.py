@@ -1,0 +1,40 @@
+"""Golden cases of speech: what both graphs together answer, to be asked again whenever an engine loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from basert.manifest import SpeechCase, SpeechGolden
+from export.golden import HEADROOM as DECODER_HEADROOM
+from export.golden import case_of
+from export.speech.graph import read_listener
+from export.speech.runner import HearingRunner, ListenerRunner
+from export.speech.sounds import speech_like
+from export.speech.windows import Window, evaluation_windows
+
+SECONDS = (1.0, 2.0)  # of each case's sound: a few hundred numbers
+LENGTHS = (5, 24)  # tokens of each case's prompt
+HEADROOM = {
+    **{f"cpu-{variant}": headroom for variant, headroom in DECODER_HEADROOM.items()},
+    "openvino-fp32": 0.1,
+    "openvino-w8a8": DECODER_HEADROOM["w8a8"],
+}
+"""How far a logit may lie off, by the listener's target and the decoder's variant, in standard deviations of a
+row of logits. OpenVINO's listener computes with bfloat16 where the CPU has it.
+"""
+
+
+def make_golden(checkpoint: Path, graph: Path, targets: Mapping[str, str]) -> SpeechGolden:
+    """Cases from the graphs in folder `graph`. targets: of each listener's target, what to look up in HEADROOM."""
+    listener, speech = ListenerRunner(graph), read_listener(graph).speech
+    runner = HearingRunner(graph, slots=1, max_context=max(LENGTHS))
+    texts = evaluation_windows(checkpoint, speech, max(LENGTHS))
+    cases, spread = [], 0.0
+    for number, (seconds, length) in enumerate(zip(SECONDS, LENGTHS, strict=True)):
+        window = Window(speech_like(number, seconds, speech.mels), texts[number].ids[:length])
+        runner.hear(0, listener.listen(window.features(speech)[None]))
+        case, deviation = case_of(window.ids, runner)
+        cases.append(SpeechCase(case.prompt, case.ids, case.logits, window.sound))
+        spread = max(spread, deviation)
+    return SpeechGolden({target: HEADROOM[kind] * spread for target, kind in targets.items()}, cases)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,29 @@ class SlotRunner:
         self.run(0, np.asarray(tokens, np.int64)[:, None], lengths, rows, {"logits": logits})
         return logits
 
+    def score(self, slot: int, ids: Sequence[int], fetches: Mapping[str, Array]) -> None:
+        """Put `ids` into an empty slot; every one of them is a row of `fetches`."""
+        self.run(slot, np.asarray([ids], np.int64), [0], list(range(len(ids))), fetches)
+
     def run(
         self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
     ) -> None:
         """ids [batch, chunk] behind `past` tokens each, from cache row `row` on; fills `fetches`."""
-        try:
-            self._session.bind(row, self.feeds(row, ids, past, rows), fetches)()
-        except RuntimeError as error:  # onnxruntime's own
-            raise ExportError(f"The exported graph does not run: {first_line(error)}.") from error
+        self.bind(row, self.feeds(ids, past, rows), fetches)()
 
-    def feeds(self, row: int, ids: Array, past: Sequence[int], rows: list[int]) -> dict[str, Array]:
+    def bind(self, row: int, feeds: Mapping[str, Array], fetches: Mapping[str, Array]) -> Callable[[], None]:
+        """engines.sessions.Session's, with its own errors as ExportError."""
+        step = self._session.bind(row, feeds, fetches)
+
+        def run() -> None:
+            try:
+                step()
+            except RuntimeError as error:  # onnxruntime's own
+                raise ExportError(f"The exported graph does not run: {first_line(error)}.") from error
+
+        return run
+
+    def feeds(self, ids: Array, past: Sequence[int], rows: list[int]) -> dict[str, Array]:
         """The graph's inputs but for the cache."""
         ends = np.asarray(past, np.int32) + np.int32(ids.shape[1])
         return {

@@ -34,14 +34,15 @@ def round_cache(model: ir.Model, maxima: Mapping[str, Array]) -> None:
     editor, nodes = Editor(model), attentions(model)
     plan = plan_prefill(editor, {node.attributes.get_int("local_window_size", -1) for node in nodes})
     for index, node in enumerate(nodes):
-        key, value = _scale(_by_pair(maxima[f"{index}.key"], node)), _scale(maxima[f"{index}.value"])
+        key, value = scale_of(_by_pair(maxima[f"{index}.key"], node)), scale_of(maxima[f"{index}.value"])
         heads = Heads(node.attributes.get_int("num_heads"), *key.shape)
         _fold(editor, node, heads, key, value)
         _replace(editor, Layer(node, heads, index), plan)
     prune(model)
 
 
-def _scale(maxima: Array) -> Array:
+def scale_of(maxima: Array) -> Array:
+    """What 127 stands for, by 127: float32, of the shape of `maxima`."""
     return np.maximum(maxima * np.float32(HEADROOM / 127), SMALLEST).astype(np.float32)
 
 

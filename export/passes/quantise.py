@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 def quantise(
     model: ir.Model, progress: Callable[[int, int], None], grams: Mapping[str, Array] | None = None
 ) -> None:
-    """Every linear layer, the head and the embedding. The graph must have passed `rows` and `outputs`.
+    """Every linear layer, and of a decoder the head and the embedding, `rows` and `outputs` being passed.
 
     grams: x^T x of a layer's inputs, float32 [in, in], by the name of its weight; with one, a layer is
     rounded as export.passes.compensate does it, else to the nearest.
@@ -35,7 +35,8 @@ def quantise(
     for done, linear in enumerate(layers):
         progress(done, len(layers))
         quantiser.convert(linear)
-    quantiser.embed(embedding(model))
+    if any(value.name == "input_ids" for value in model.graph.inputs):
+        quantiser.embed(embedding(model))
     _choose_unscaled(model, quantiser.scaled)
     prune(model)
 
@@ -51,8 +52,8 @@ class _Quantiser:
         self._last = self.editor.constant("last_axis", np.array([-1]))
         self._middle = self.editor.constant("middle128", np.uint8(128))
         inputs = {value.name: value for value in model.graph.inputs}
-        self._flat = _depends_on(inputs["logits_idx"])
-        self._middles = [self._zero_points(inputs["input_ids"]), self._zero_points(inputs["logits_idx"])]
+        self._flat = _depends_on(inputs["logits_idx"]) if "logits_idx" in inputs else set()
+        self._middles = [self._zero_points(inputs[name]) for name in ("input_ids", "logits_idx") if name in inputs]
 
     def convert(self, linear: Linear) -> None:
         node = linear.node
@@ -113,15 +114,17 @@ class _Quantiser:
             insert = self.editor.insert
             largest = insert(before, "ReduceMax", insert(before, "Abs", x), self._last, keepdims=1)
             r = insert(before, "Mul", largest, self._inverse)
+            if not self._middles:  # of a graph that reads no tokens all rows are alike
+                self._middles.append(self._zero_points(x, before, end=-1))
             middles = self._middles[x.producer() in self._flat]
             u = insert(before, "QuantizeLinear", x, r, middles, axis=-1, block_size=channels)
             self._rows[x] = u, r
         return self._rows[x]
 
-    def _zero_points(self, like: ir.Value) -> ir.Value:
-        """uint8 128 in the shape of `like` with one axis more, of size one."""
-        first = next(iter(self.editor.graph))
-        shape = self.editor.insert(first, "Shape", like)
+    def _zero_points(self, like: ir.Value, before: ir.Node | None = None, **part: int) -> ir.Value:
+        """uint8 128 in the shape of `like`, or of a part of that, with one axis more, of size one."""
+        first = before or next(iter(self.editor.graph))
+        shape = self.editor.insert(first, "Shape", like, **part)
         column = self.editor.insert(
             first, "Concat", shape, self.editor.constant("column", np.array([1])), axis=0
         )

@@ -61,20 +61,23 @@ class Builder:
     def mlp(self, x: ir.Value, layer: str) -> ir.Value:
         return self.linear(self.add("Gelu", self.linear(x, f"{layer}.fc1")), f"{layer}.fc2")
 
+    def heads_of(self, x: ir.Value) -> ir.Value:
+        """[rows, length, channels] -> [rows, length, heads, head_dim]"""
+        return self.add("Reshape", x, self.constant("shape.heads", np.array([0, 0, self.heads, -1])))
+
     def split_heads(self, x: ir.Value, order: tuple[int, ...] = (0, 2, 1, 3)) -> ir.Value:
         """[rows, length, channels] -> [rows, heads, length, head_dim], or that in another order."""
-        shape = self.constant("shape.heads", np.array([0, 0, self.heads, -1]))
-        return self.add("Transpose", self.add("Reshape", x, shape), perm=list(order))
+        return self.add("Transpose", self.heads_of(x), perm=list(order))
 
     def join_heads(self, x: ir.Value) -> ir.Value:
         """[rows, heads, length, head_dim] -> [rows, length, channels]"""
         turned = self.add("Transpose", x, perm=[0, 2, 1, 3])
         return self.add("Reshape", turned, self.constant("shape.joined", np.array([0, 0, -1])))
 
-    def attention(self, q: ir.Value, k: ir.Value, v: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def attention(self, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
         """q [rows, heads, length, dim], scaled; k [rows, heads, dim, seen]; v [rows, heads, seen, dim].
 
-        Returns [rows, length, channels], and the weights [rows, heads, length, seen].
+        Returns [rows, length, channels].
         """
         weights = self.add("Softmax", self.add("MatMul", q, k), axis=-1)
-        return self.join_heads(self.add("MatMul", weights, v)), weights
+        return self.join_heads(self.add("MatMul", weights, v))

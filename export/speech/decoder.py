@@ -1,10 +1,11 @@
 """The decoder of a Whisper as a slot graph that hears: export.graph's, with cross-attention.
 
 inputs   input_ids[batch, chunk] i64, seqlens_k[batch] i32, total_seq[] i32, logits_idx[rows] i64,
+         align_idx[aligned] i64, if there are alignment heads: positions as in logits_idx, maybe none,
          past_key_values.{i}.key/.value [batch, heads, max_len, head_dim] f32,
          cross.{i}.key/.value [batch, heads, frames, head_dim] f32: the listener's
 outputs  next_token[rows] i64, logits[rows, vocab] f32, present.{i}.key/.value (bound to the past's address),
-         alignment[rows, alignment heads, frames] f32: what those heads attend to, if there are any
+         alignment[aligned, alignment heads, frames] f32: what those heads attend to, if there are any
 """
 
 from __future__ import annotations
@@ -20,79 +21,73 @@ from export.passes.outputs import answer_tokens
 from export.speech.blocks import Builder, Weights
 
 KINDS = ("key", "value")
+EMBEDDING = "decoder.embed_tokens.weight"
 
 
 def build_decoder(config: Any, weights: Weights, alignment: Sequence[tuple[int, int]]) -> ir.Model:
     """config: transformers' WhisperConfig; alignment: (layer, head) of each alignment head."""
-    decoder = _Decoder(config, weights)
-    x, seen = decoder.embedded(), []
+    decoder = _Decoder(config, weights, alignment)
+    x = decoder.embedded()
     for number in range(config.decoder_layers):
-        heads = [head for layer, head in alignment if layer == number]
-        x, weighed = decoder.layer(x, number)
-        seen += [decoder.chosen_heads(weighed, heads)] if heads else []
+        x = decoder.layer(x, number)
     decoder.answer(x)
-    if seen:
-        decoder.align(seen, len(alignment))
     answer_tokens(decoder.builder.model)
     return decoder.builder.model
 
 
 class _Decoder:
-    def __init__(self, config: Any, weights: Weights) -> None:
+    def __init__(self, config: Any, weights: Weights, alignment: Sequence[tuple[int, int]]) -> None:
         self.builder = Builder(weights, config.decoder_attention_heads)
-        self.config, self.weights = config, weights
+        self.config, self.weights, self.alignment = config, weights, alignment
         self.dim = config.d_model // config.decoder_attention_heads
-        integer, index, floats = ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT
+        integer, index = ir.DataType.INT64, ir.DataType.INT32
         new = self.builder.editor.graph_input
         self.ids = new("input_ids", integer, ["batch", "chunk"])
         self.seqlens, self.total = new("seqlens_k", index, ["batch"]), new("total_seq", index, [])
         self.rows = new("logits_idx", integer, ["rows"])
-        self.past, self.cross = (
-            {
-                f"{layer}.{kind}": new(f"{name}.{layer}.{kind}", floats, self._shape(length))
-                for layer in range(config.decoder_layers)
-                for kind in KINDS
-            }
-            for name, length in (("past_key_values", "max_len"), ("cross", config.max_source_positions))
-        )
+        self.wanted = new("align_idx", integer, ["aligned"]) if alignment else None
+        self.past = self._by_layer("past_key_values", "max_len")
+        self.cross = self._by_layer("cross", config.max_source_positions)
         self.present: dict[str, ir.Value] = {}
+        self.aligned: list[ir.Value] = []  # of each layer with alignment heads: [aligned, its heads, frames]
+        self.chunk = self.builder.add("Squeeze", self.builder.add("Shape", self.ids, start=1, end=2))
 
     def embedded(self) -> ir.Value:
         """Tokens and their positions: [batch, chunk, channels]."""
-        add, constant = self.builder.add, self.builder.constant
-        places = self.weights["decoder.embed_positions.weight"]
-        positions = constant("decoder.embed_positions.weight", places)
-        tokens = add("Gather", self._table(), self.ids, axis=0)
-        return add("Add", tokens, add("Gather", positions, self._positions()))
+        add, places = self.builder.add, "decoder.embed_positions.weight"
+        tokens = add("Gather", self._weight(EMBEDDING), self.ids, axis=0)
+        return add("Add", tokens, add("Gather", self._weight(places), self._positions(), axis=0))
 
-    def _table(self) -> ir.Value:
-        """The embedding, to which the head is tied: float32 [vocab, channels]."""
-        name = "decoder.embed_tokens.weight"
-        return self.builder.constant(name, self.weights[name])
-
-    def _positions(self) -> ir.Value:
-        """past + i, int64 [batch, chunk]. Where a first chunk is padded, seqlens_k is less than the chunk."""
-        add, constant = self.builder.add, self.builder.constant
-        chunk = add("Squeeze", add("Shape", self.ids, start=1, end=2))
-        ends = add("Add", add("Cast", self.seqlens, to=ir.DataType.INT64), constant("one.i64", np.array(1)))
-        past = add("Max", add("Sub", ends, chunk), constant("zero.i64", np.array(0)))
-        steps = add("Range", constant("zero.i64", np.array(0)), chunk, constant("one.i64", np.array(1)))
-        return add("Add", add("Unsqueeze", past, constant("column", np.array([1]))), steps)
-
-    def layer(self, x: ir.Value, number: int) -> tuple[ir.Value, ir.Value]:
-        """What leaves the layer, and the cross-attention's weights [batch, heads, chunk, frames]."""
+    def layer(self, x: ir.Value, number: int) -> ir.Value:
         builder, name = self.builder, f"decoder.layers.{number}"
         h = builder.norm(x, f"{name}.self_attn_layer_norm")
         x = builder.add("Add", x, self._self_attention(h, number))
         h = builder.norm(x, f"{name}.encoder_attn_layer_norm")
-        q = builder.split_heads(builder.linear(h, f"{name}.encoder_attn.q_proj", self.dim**-0.5))
-        keys = builder.add(
-            "Transpose", self.cross[f"{number}.key"], perm=[0, 1, 3, 2]
-        )  # fused into the product
-        heard, weights = builder.attention(q, keys, self.cross[f"{number}.value"])
-        x = builder.add("Add", x, builder.linear(heard, f"{name}.encoder_attn.out_proj"))
+        x = builder.add("Add", x, self._cross_attention(h, number))
         h = builder.norm(x, f"{name}.final_layer_norm")
-        return builder.add("Add", x, builder.mlp(h, name)), weights
+        return builder.add("Add", x, builder.mlp(h, name))
+
+    def answer(self, x: ir.Value) -> None:
+        """Logits of the wanted rows, the cache, and what alignment heads saw."""
+        builder = self.builder
+        chosen = builder.add("Gather", builder.add("Flatten", x, axis=2), self.rows, axis=0)
+        last = builder.norm(chosen, "decoder.layer_norm")
+        logits = builder.add("Gemm", last, self._weight(EMBEDDING), transB=1)
+        builder.output("logits", logits, ["rows", self.config.vocab_size])
+        for name, value in self.present.items():
+            builder.output(f"present.{name}", value, self._shape("max_len"))
+        if self.aligned:
+            shape = ["aligned", len(self.alignment), self.config.max_source_positions]
+            builder.output("alignment", builder.add("Concat", *self.aligned, axis=1), shape)
+
+    def _positions(self) -> ir.Value:
+        """past + i, int64 [batch, chunk]. Where a first chunk is padded, seqlens_k is less than the chunk."""
+        add, constant = self.builder.add, self.builder.constant
+        zero, one = constant("zero", np.array(0)), constant("unit", np.array(1))
+        ends = add("Add", add("Cast", self.seqlens, to=ir.DataType.INT64), one)
+        past = add("Max", add("Sub", ends, self.chunk), zero)
+        steps = add("Range", zero, self.chunk, one)
+        return add("Add", add("Unsqueeze", past, constant("second", np.array([1]))), steps)
 
     def _self_attention(self, h: ir.Value, number: int) -> ir.Value:
         builder, name = self.builder, f"decoder.layers.{number}.self_attn"
@@ -108,27 +103,40 @@ class _Decoder:
         self.present |= {f"{number}.{kind}": value for kind, value in zip(KINDS, present, strict=True)}
         return builder.linear(out, f"{name}.out_proj")
 
-    def answer(self, x: ir.Value) -> None:
-        """Logits of the wanted rows, and the cache."""
-        builder = self.builder
-        chosen = builder.add("Gather", builder.add("Flatten", x, axis=2), self.rows, axis=0)
-        logits = builder.add("Gemm", builder.norm(chosen, "decoder.layer_norm"), self._table(), transB=1)
-        builder.output("logits", logits, ["rows", self.config.vocab_size])
-        for name, value in self.present.items():
-            builder.output(f"present.{name}", value, self._shape("max_len"))
+    def _cross_attention(self, h: ir.Value, number: int) -> ir.Value:
+        builder, name = self.builder, f"decoder.layers.{number}.encoder_attn"
+        keys, values = (self.cross[f"{number}.{kind}"] for kind in KINDS)
+        q = builder.heads_of(builder.linear(h, f"{name}.q_proj", self.dim**-0.5))
+        if heads := [head for layer, head in self.alignment if layer == number]:
+            self.aligned.append(self._attended(q, keys, heads))
+        turned = builder.add("Transpose", keys, perm=[0, 1, 3, 2])  # fused into the product
+        heard = builder.attention(builder.add("Transpose", q, perm=[0, 2, 1, 3]), turned, values)
+        return builder.linear(heard, f"{name}.out_proj")
 
-    def chosen_heads(self, weights: ir.Value, heads: Sequence[int]) -> ir.Value:
-        """float32 [batch, len(heads), chunk, frames]"""
-        name = "heads." + ".".join(map(str, heads))
-        return self.builder.add("Gather", weights, self.builder.constant(name, np.array(heads)), axis=1)
+    def _attended(self, q: ir.Value, keys: ir.Value, heads: Sequence[int]) -> ir.Value:
+        """What these heads attend to at the wanted positions. It is computed once more: where nobody wants it,
+        that takes no time, and attention need not give its weights away.
 
-    def align(self, seen: list[ir.Value], heads: int) -> None:
-        builder, frames = self.builder, self.config.max_source_positions
-        together = builder.add("Concat", *seen, axis=1) if len(seen) > 1 else seen[0]
-        standing = builder.add("Transpose", together, perm=[0, 2, 1, 3])
-        shape = builder.constant("shape.alignment", np.array([-1, heads, frames]))
-        rows = builder.add("Gather", builder.add("Reshape", standing, shape), self.rows, axis=0)
-        builder.output("alignment", rows, ["rows", heads, frames])
+        q [batch, chunk, heads, dim], keys [batch, heads, frames, dim] -> [aligned, len(heads), frames]
+        """
+        add, constant = self.builder.add, self.builder.constant
+        chosen = constant("heads." + ".".join(map(str, heads)), np.array(heads))
+        flat = add("Reshape", q, constant("shape.flat", np.array([-1, self.builder.heads, self.dim])))
+        theirs = add("Gather", keys, add("Div", self.wanted, self.chunk), axis=0)
+        queries, seen = add("Gather", flat, self.wanted, axis=0), add("Gather", theirs, chosen, axis=1)
+        third = constant("third", np.array([2]))
+        row = add("Unsqueeze", add("Gather", queries, chosen, axis=1), third)
+        scores = add("MatMul", row, add("Transpose", seen, perm=[0, 1, 3, 2]))
+        return add("Squeeze", add("Softmax", scores, axis=-1), third)
+
+    def _weight(self, name: str) -> ir.Value:
+        return self.builder.constant(name, self.weights[name])
+
+    def _by_layer(self, name: str, length: int | str) -> dict[str, ir.Value]:
+        """float32 graph inputs by "{layer}.{kind}"."""
+        names = [f"{layer}.{kind}" for layer in range(self.config.decoder_layers) for kind in KINDS]
+        new, shape = self.builder.editor.graph_input, self._shape(length)
+        return {which: new(f"{name}.{which}", ir.DataType.FLOAT, shape) for which in names}
 
     def _shape(self, length: int | str) -> list[int | str]:
         return ["batch", self.config.decoder_attention_heads, length, self.dim]

@@ -48,11 +48,9 @@ def speech_from_checkpoint(checkpoint: Path, out: Path, *, max_context: int | No
     speech, heads = describe(checkpoint, config), alignment_heads(checkpoint, config)
     weights = _weights(checkpoint)
     listener = build_listener(config, weights)
-    save_listener(
-        listener, Listener(speech, tensors(listener.graph.inputs), tensors(listener.graph.outputs)), out
-    )
+    save_listener(listener, described(listener, speech), out)
     decoder = build_decoder(config, weights, heads)
-    save(decoder, _described(config, decoder, length), out)
+    save(decoder, _decoder(config, decoder, length), out)
 
 
 def check_config(config: Any) -> None:
@@ -84,6 +82,10 @@ def save_listener(model: ir.Model, listener: Listener, folder: Path) -> None:
     write_json(folder / LISTENER, listener)
 
 
+def described(model: ir.Model, speech: Speech) -> Listener:
+    return Listener(speech, tensors(model.graph.inputs), tensors(model.graph.outputs))
+
+
 def read_listener(folder: Path) -> Listener:
     """The description that `save_listener` left in `folder`."""
     return msgspec.json.decode((folder / LISTENER).read_bytes(), type=Listener)
@@ -94,7 +96,7 @@ def _weights(checkpoint: Path) -> Weights:
     return {name: tensor.numpy() for name, tensor in state.items()}
 
 
-def _described(config: Any, model: ir.Model, length: int) -> Decoder:
+def _decoder(config: Any, model: ir.Model, length: int) -> Decoder:
     return Decoder(
         architecture=(config.architectures or ["WhisperForConditionalGeneration"])[0],
         model_type=config.model_type,

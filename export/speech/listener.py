@@ -52,7 +52,7 @@ def _layer(builder: Builder, x: ir.Value, name: str) -> ir.Value:
     q = builder.split_heads(builder.linear(h, f"{attention}.q_proj", dim**-0.5))
     k = builder.split_heads(builder.linear(h, f"{attention}.k_proj"), (0, 2, 3, 1))
     v = builder.split_heads(builder.linear(h, f"{attention}.v_proj"))
-    seen, _ = builder.attention(q, k, v)
+    seen = builder.attention(q, k, v)
     x = builder.add("Add", x, builder.linear(seen, f"{attention}.out_proj"))
     h = builder.norm(x, f"{name}.final_layer_norm")
     return builder.add("Add", x, builder.mlp(h, name))

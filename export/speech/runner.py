@@ -36,7 +36,7 @@ class ListenerRunner:
         """
         rows = len(features)
         made: dict[str, Array] = {
-            tensor.name: np.empty([rows, *map(int, tensor.shape[1:])], np.float32)
+            tensor.name: np.empty([rows, *map(int, tensor.shape[1:])], tensor.dtype)
             for tensor in self.listener.outputs
         }
         try:
@@ -51,16 +51,29 @@ class HearingRunner(SlotRunner):
 
     def __init__(self, folder: Path, *, slots: int, max_context: int, **more: Any) -> None:
         super().__init__(folder, slots=slots, max_context=max_context, **more)
-        inputs = [tensor for tensor in self.decoder.inputs if tensor.name.startswith("cross.")]
         self._cross: dict[str, Array] = {
-            tensor.name: np.zeros([slots, *map(int, tensor.shape[1:])], np.float32) for tensor in inputs
+            tensor.name: np.zeros([slots, *map(int, tensor.shape[1:])], tensor.dtype)
+            for tensor in self.decoder.inputs
+            if tensor.name.startswith("cross.")
         }
+        names = [tensor.name for tensor in self.decoder.outputs]
+        self._kept = {name: name.replace("heard.", "cross.") for name in names if name.startswith("heard.")}
 
     def hear(self, slot: int, cross: Mapping[str, Array], window: int = 0) -> None:
         """What the slot's tokens are about from now on: window `window` of what the listener made."""
         for name, kept in self._cross.items():
             kept[slot] = cross[name][window]
 
-    def feeds(self, row: int, ids: Array, past: Sequence[int], rows: list[int]) -> dict[str, Array]:
+    def run(
+        self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
+    ) -> None:
+        """`fetches` may have the alignment of all rows."""
+        wanted = rows if "alignment" in fetches else []
+        aligns = {"align_idx": np.asarray(wanted, np.int64)} if self._aligns else {}
         cross = {name: kept[row : row + len(ids)] for name, kept in self._cross.items()}
-        return super().feeds(row, ids, past, rows) | cross
+        kept = {name: cross[source] for name, source in self._kept.items()}
+        self.bind(row, self.feeds(ids, past, rows) | cross | aligns, {**fetches, **kept})()
+
+    @property
+    def _aligns(self) -> bool:
+        return any(tensor.name == "align_idx" for tensor in self.decoder.inputs)

@@ -39,7 +39,7 @@ def evaluation_windows(checkpoint: Path, speech: Speech, longest: int) -> list[W
 def calibration_windows(checkpoint: Path, speech: Speech, longest: int) -> list[Window]:
     """Other sounds and texts than the evaluation's."""
     text = prose.calibration()
-    return _windows(checkpoint, speech, CALIBRATION, text, CALIBRATION_SEED, min(longest, 2 * TOKENS))
+    return _windows(checkpoint, speech, CALIBRATION, text, CALIBRATION_SEED, longest)
 
 
 def prompt(speech: Speech) -> list[int]:
@@ -54,7 +54,7 @@ def _windows(
 ) -> list[Window]:
     ids = Tokenizer.from_file(str(checkpoint / TOKENIZER)).encode(text, add_special_tokens=False).ids
     before = prompt(speech)
-    size = longest - len(before)
+    size = min(longest - len(before), len(ids) // len(seconds))
     return [
         Window(
             speech_like(seed + number, length, speech.mels), before + ids[number * size : (number + 1) * size]

@@ -1,0 +1,174 @@
+"""What a decoder hears in 8 bits: the listener rounds its keys and values, cross-attention reads them as they are.
+
+Every step of a row reads all keys and values of its window (18 MB in the smallest Whisper), and with several
+rows that is most of a step. GroupQueryAttention reads an int8 cache: its newest token is the window's last frame,
+which it writes over itself; so it sees all frames. It takes one token a row; for the chunk of a prompt the `If`
+has the plain products, over keys and values cast to float32.
+
+As in the KV cache (export.passes.cache), scales are folded away: 1 is the scale of all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from export.passes.cache import scale_of
+from export.passes.columns import scale_columns
+from export.passes.editing import MICROSOFT, Branch, Editor, consumers, prune
+from export.runner import Array
+
+KINDS = ("key", "value")
+
+
+def round_cross(listener: ir.Model, decoder: ir.Model, maxima: Mapping[str, Array]) -> None:
+    """maxima: by the names of the listener's outputs, float32 [heads, head_dim]."""
+    scales = {name: scale_of(array) for name, array in maxima.items()}
+    for value in listener.graph.outputs:
+        _round_output(Editor(listener), value, scales[value.name])
+    plan = _plan(decoder)
+    for number in range(len(scales) // len(KINDS)):
+        layer = _Layer.of(decoder, number)
+        _fold(plan.editor, layer, *(scales[f"cross.{number}.{kind}"] for kind in KINDS))
+        _replace(plan, layer, decoder)
+    prune(decoder)
+
+
+def _round_output(editor: Editor, value: ir.Value, scale: Array) -> None:
+    """Between the layer that makes it and its split into heads."""
+    split = value.producer().inputs[0].producer()
+    scaled = scale_columns(editor, split.inputs[0], split, 1 / scale.reshape(-1))
+    whole, zero = editor.constant("cross.whole", np.float32(1)), editor.constant("cross.zero", np.int8(0))
+    split.replace_input_with(0, editor.insert(split, "QuantizeLinear", scaled, whole, zero))
+    value.type = ir.TensorType(ir.DataType.INT8)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's cross-attention as export.speech.decoder builds it."""
+
+    number: int
+    keys: ir.Value
+    values: ir.Value
+    split: ir.Node  # makes heads of q
+    queries: ir.Value  # [batch, heads, chunk, dim]
+    out: ir.Value  # [batch, chunk, channels]
+
+    @classmethod
+    def of(cls, model: ir.Model, number: int) -> _Layer:
+        inputs = {value.name: value for value in model.graph.inputs}
+        keys, values = (inputs[f"cross.{number}.{kind}"] for kind in KINDS)
+        [turned] = [node for node in consumers(keys) if node.op_type == "Transpose"]
+        [scores] = consumers(turned.outputs[0])
+        [product] = consumers(values)
+        [joined] = consumers(consumers(product.outputs[0])[0].outputs[0])
+        queries = scores.inputs[0]
+        return cls(
+            number, keys, values, queries.producer().inputs[0].producer(), queries, joined.outputs[0]
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all layers share."""
+
+    editor: Editor
+    single: ir.Value  # bool [1]: one token a row
+    seqlens: ir.Value  # int32 [batch]
+    total: ir.Value  # int32 []
+    one: ir.Value  # float32 [1]
+
+
+def _plan(model: ir.Model) -> _Plan:
+    editor, inputs = Editor(model), {value.name: value for value in model.graph.inputs}
+    first, frames = next(iter(model.graph)), int(inputs["cross.0.key"].shape[2])
+    chunk = editor.insert(first, "Shape", inputs["input_ids"], start=1, end=2)
+    last = ir.tensor(np.array([frames - 1], np.int32))
+    batch = editor.insert(first, "Shape", inputs["seqlens_k"])
+    return _Plan(
+        editor,
+        editor.insert(first, "Equal", chunk, editor.constant("second", np.array([1]))),
+        editor.insert(first, "ConstantOfShape", batch, value=last),
+        editor.constant("cross.total", np.array(frames, np.int32)),
+        editor.constant("cross.one", np.ones(1, np.float32)),
+    )
+
+
+def _fold(editor: Editor, layer: _Layer, key: Array, value: Array) -> None:
+    """q is multiplied with the keys' scales, what attention answers with the values'."""
+    scaled = scale_columns(editor, layer.split.inputs[0], layer.split, key.reshape(-1))
+    layer.split.replace_input_with(0, scaled)
+    readers = consumers(layer.out)
+    whole = editor.insert(
+        readers[0], "Mul", layer.out, editor.constant(f"cross.{layer.number}.value.scale", value.reshape(-1))
+    )
+    for reader in readers:
+        reader.replace_input_with(list(reader.inputs).index(layer.out), whole)
+
+
+def _replace(plan: _Plan, layer: _Layer, model: ir.Model) -> None:
+    """The products by an If, which answers the keys and values as well: GroupQueryAttention insists on it."""
+    for value in (layer.keys, layer.values):
+        value.type = ir.TensorType(ir.DataType.INT8)
+        for node in consumers(value):
+            if node.op_type == "Gather":  # of the alignment heads
+                heads = consumers(node.outputs[0])[0]
+                cast = plan.editor.insert(
+                    consumers(heads.outputs[0])[0], "Cast", heads.outputs[0], to=ir.DataType.FLOAT
+                )
+                for user in consumers(heads.outputs[0]):
+                    if user is not cast.producer():
+                        user.replace_input_with(0, cast)
+    branches = {"then_branch": _fused(plan, layer), "else_branch": _plain(plan, layer)}
+    node = layer.out.producer()
+    out, *heard = plan.editor.insert_many(node, "If", [plan.single], 3, **branches)
+    plan.editor.take_over(layer.out, out)
+    for kind, source, value in zip(KINDS, (layer.keys, layer.values), heard, strict=True):
+        value.name = f"heard.{layer.number}.{kind}"
+        value.type, value.shape = source.type, source.shape
+        model.graph.outputs.append(value)
+
+
+def _fused(plan: _Plan, layer: _Layer) -> ir.Graph:
+    branch, editor, frames = Branch(f"hear_{layer.number}"), plan.editor, int(layer.keys.shape[2])
+    start, end = editor.constant("cross.last", np.array([frames - 1])), editor.constant(
+        "cross.end", np.array([frames])
+    )
+    axis, joined = editor.constant("third", np.array([2])), editor.constant("shape.last", np.array([0, 1, -1]))
+    newest = [
+        branch.add(
+            "Cast",
+            branch.add("Reshape", branch.add("Slice", whole, start, end, axis), joined),
+            to=ir.DataType.FLOAT,
+        )
+        for whole in (layer.keys, layer.values)
+    ]
+    inputs = [layer.split.inputs[0], *newest, layer.keys, layer.values, plan.seqlens, plan.total]
+    heads = int(layer.keys.shape[1])
+    return branch.graph(
+        branch.add_many(
+            "GroupQueryAttention",
+            [*inputs, *[None] * 5, plan.one, plan.one],
+            3,
+            domain=MICROSOFT,
+            num_heads=heads,
+            kv_num_heads=heads,
+            scale=1.0,
+            k_quant_type="PER_TENSOR",
+            v_quant_type="PER_TENSOR",
+            kv_cache_bit_width=8,
+        )
+    )
+
+
+def _plain(plan: _Plan, layer: _Layer) -> ir.Graph:
+    branch = Branch(f"hear_chunk_{layer.number}")
+    keys, values = (branch.add("Cast", whole, to=ir.DataType.FLOAT) for whole in (layer.keys, layer.values))
+    scores = branch.add("MatMul", layer.queries, branch.add("Transpose", keys, perm=[0, 1, 3, 2]))
+    product = branch.add("MatMul", branch.add("Softmax", scores, axis=-1), values)
+    turned = branch.add("Transpose", product, perm=[0, 2, 1, 3])
+    out = branch.add("Reshape", turned, plan.editor.constant("shape.joined", np.array([0, 0, -1])))
+    return branch.graph([out, branch.add("Identity", layer.keys), branch.add("Identity", layer.values)])

@@ -6,12 +6,10 @@ sample of rows, and rounding that makes up for its own errors needs the channels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +18,7 @@ from basert.progress import Show
 from export import prose
 from export.checkpoint import token_ids
 from export.graph import GRAPH, read_decoder
-from export.passes.anatomy import linears
+from export.passes.anatomy import Linear, linears
 from export.passes.editing import Editor
 from export.runner import SlotRunner, chunks
 
@@ -42,23 +40,6 @@ class Activations:
     squares: dict[str, Array]  # sum of squares, float32 [in_features]
     rows: dict[str, Array]  # a sample, float32 [rows, in_features]
     grams: dict[str, Array]  # x^T x, float32 [in_features, in_features]; where text is enough
-
-
-@dataclass(frozen=True)
-class Site:
-    """A linear layer that is looked at."""
-
-    weight: str
-    source: str  # its input
-    channels: int
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a probed graph, with `rows` rows in every layer's input."""
-
-    rows: int
-    fill: Callable[[Mapping[str, Array]], None]  # fills outputs of the graph, by name
 
 
 def calibrate(checkpoint: Path, slot_graph: Path, out: Path, progress: Show, *, threads: int = 0) -> Path:
@@ -103,29 +84,46 @@ def calibrate_ids(
 ) -> Path:
     """`calibrate` over token ids of one's own; each window is a sequence by itself."""
     longest = max(len(ids) for ids in windows)
-    with probing(slot_graph / GRAPH) as (probed, sites):
-        runner = SlotRunner(slot_graph, slots=1, max_context=longest, threads=threads, graph=probed)
-    runs = [Run(len(ids), partial(runner.score, 0, ids)) for ids in windows]
-    return observe(sites, runs, out / CALIBRATION, progress)
+
+    def open_probed(graph: str) -> Fill[list[int]]:
+        runner = SlotRunner(slot_graph, slots=1, max_context=longest, threads=threads, graph=graph)
+        return lambda ids, fetches: runner.run(
+            0, np.asarray([ids], np.int64), [0], list(range(len(ids))), fetches
+        )
+
+    return observe(slot_graph / GRAPH, linears, open_probed, windows, out, progress)
 
 
-@contextmanager
-def probing(graph: Path) -> Iterator[tuple[str, list[Site]]]:
-    """The name of a graph beside `graph`, for as long as the block runs, that shows its layers' inputs."""
-    probed = graph.with_name(f"probed.{graph.name}")  # beside the weights that it shares
+W = TypeVar("W", bound=Sized)
+Fill = Callable[[W, Mapping[str, Array]], None]
+"""Runs a window through a probed graph and fills the arrays with what its probes saw, [len(window), channels]."""
+
+
+def observe(
+    graph: Path,
+    layers: Callable[[ir.Model], list[Linear]],
+    open_probed: Callable[[str], Fill[W]],
+    windows: Sequence[W],
+    out: Path,
+    progress: Show,
+    *,
+    tokens_a_channel: float = TOKENS_A_CHANNEL,
+) -> Path:
+    """What the layers of a graph are fed with over `windows`, of which each is a run; out / CALIBRATION.
+
+    open_probed: opens the graph of that name beside `graph`, which has an output for each probe as well.
+    """
+    probed = graph.parent / "probed.onnx"  # beside the weights that it shares
+    sites = _probe(graph, probed, layers)
     try:
-        yield probed.name, _probe(graph, probed)
+        fill = open_probed(probed.name)
     finally:
-        probed.unlink(missing_ok=True)
-
-
-def observe(sites: Sequence[Site], runs: Sequence[Run], path: Path, progress: Show) -> Path:
-    """Write what the sites' layers are fed with in these runs into the file `path`."""
-    seen = _observed(sites, runs, progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    readers = {f"reader/{site.weight}": np.array(site.source) for site in sites}
-    np.savez(path, **readers, **seen)  # type: ignore[arg-type]  # no allow_pickle among them
-    return path
+        probed.unlink()
+    seen = _observe(fill, sites, windows, progress, tokens_a_channel)
+    out.mkdir(parents=True, exist_ok=True)
+    readers = {f"reader/{weight}": np.array(source) for weight, source, _ in sites}
+    np.savez(out / CALIBRATION, **readers, **seen)  # type: ignore[arg-type]  # no allow_pickle among them
+    return out / CALIBRATION
 
 
 def read_calibration(path: Path) -> Activations:
@@ -143,13 +141,16 @@ def _of(kind: str, readers: dict[str, str]) -> dict[str, str]:
     return {weight: f"{kind}/{source}" for weight, source in readers.items()}
 
 
-def _probe(graph: Path, probed: Path) -> list[Site]:
-    """Write the graph with one more output per layer's input."""
+def _probe(
+    graph: Path, probed: Path, layers: Callable[[ir.Model], list[Linear]]
+) -> list[tuple[str, str, int]]:
+    """Write the graph with one more output per layer's input; (weight, input, channels) of each layer."""
     model = ir.load(graph)
     editor = Editor(model)
     last = list(model.graph)[-1]
-    sites = [Site(layer.name, str(layer.source.name), layer.matrix().shape[0]) for layer in linears(model)]
-    for layer in {layer.source: layer for layer in linears(model)}.values():
+    found = layers(model)
+    sites = [(layer.name, str(layer.source.name), layer.matrix().shape[0]) for layer in found]
+    for layer in {layer.source: layer for layer in found}.values():
         channels = layer.matrix().shape[0]
         flat = editor.constant(f"probe.{channels}", np.array([-1, channels]))
         seen = editor.insert(last, "Reshape", layer.source, flat)
@@ -160,22 +161,28 @@ def _probe(graph: Path, probed: Path) -> list[Site]:
     return sites
 
 
-def _observed(sites: Sequence[Site], runs: Sequence[Run], progress: Show) -> dict[str, Array]:
+def _observe(
+    fill: Fill[W],
+    sites: list[tuple[str, str, int]],
+    windows: Sequence[W],
+    progress: Show,
+    tokens_a_channel: float,
+) -> dict[str, Array]:
     """The arrays of Activations by kind and input: "square/…", "row/…" and, with text enough, "gram/…"."""
-    channels = {site.source: site.channels for site in sites}
-    tokens = sum(run.rows for run in runs)
+    channels = {source: count for _, source, count in sites}
+    tokens = sum(len(ids) for ids in windows)
     found: dict[str, Array] = {}
     sampled: dict[str, list[Array]] = {source: [] for source in channels}
-    for done, run in enumerate(runs):
-        progress(done, len(runs))
-        seen = {source: np.empty((run.rows, count), np.float32) for source, count in channels.items()}
-        run.fill({f"{SEEN}{source}": rows for source, rows in seen.items()})
+    for done, ids in enumerate(windows):
+        progress(done, len(windows))
+        seen = {source: np.empty((len(ids), count), np.float32) for source, count in channels.items()}
+        fill(ids, {f"{SEEN}{source}": rows for source, rows in seen.items()})
         for source, rows in seen.items():
             sampled[source].append(rows[::SAMPLED].copy())
             _add(found, f"square/{source}", (rows * rows).sum(axis=0))
-            if tokens >= TOKENS_A_CHANNEL * channels[source]:
+            if tokens >= tokens_a_channel * channels[source]:
                 _add(found, f"gram/{source}", rows.T @ rows)
-    progress(len(runs), len(runs))
+    progress(len(windows), len(windows))
     return found | {f"row/{source}": np.concatenate(parts) for source, parts in sampled.items()}
 
 

@@ -20,6 +20,7 @@ from export.variants import VARIANTS
 LARGEST = 6 << 30  # bytes of float32 weights of which two variants are built and measured
 MARGIN = 1.1
 CANDIDATES = ("w8a8", "int4")
+NOT_QUANTISED = "this CPU has no fast 8-bit integer products, so quantising would only cost quality"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ def choose(asked: str, weights: int, measure: Callable[[tuple[str, ...]], Mappin
         return Choice([asked], "asked for")
     feature = integer_products()
     if feature is None:
-        why = "auto: this CPU has no fast 8-bit integer products, so quantising would only cost quality"
-        return Choice(["fp32"], why)
+        return Choice(["fp32"], f"auto: {NOT_QUANTISED}")
     if weights > LARGEST:
         why = (
             f"auto: by the table, since {weights / 2**30:.0f} GiB are too much to build and measure more"

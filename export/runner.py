@@ -51,10 +51,6 @@ class SlotRunner:
         self.run(0, np.asarray(tokens, np.int64)[:, None], lengths, rows, {"logits": logits})
         return logits
 
-    def score(self, slot: int, ids: Sequence[int], fetches: Mapping[str, Array]) -> None:
-        """Put `ids` into an empty slot; every one of them is a row of `fetches`."""
-        self.run(slot, np.asarray([ids], np.int64), [0], list(range(len(ids))), fetches)
-
     def run(
         self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
     ) -> None:

@@ -53,7 +53,8 @@ class _Quantiser:
         self._middle = self.editor.constant("middle128", np.uint8(128))
         inputs = {value.name: value for value in model.graph.inputs}
         self._flat = _depends_on(inputs["logits_idx"]) if "logits_idx" in inputs else set()
-        self._middles = [self._zero_points(inputs[name]) for name in ("input_ids", "logits_idx") if name in inputs]
+        ids = [inputs[name] for name in ("input_ids", "logits_idx") if name in inputs]
+        self._middles = [self._zero_points(value) for value in ids]
 
     def convert(self, linear: Linear) -> None:
         node = linear.node

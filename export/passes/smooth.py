@@ -3,7 +3,8 @@
     norm -> q, k, v          norm -> gate, up          final norm -> head (and back where tokens are embedded)
     v    -> output           up   -> down              (one factor per channel, geometric mean 1)
 
-A norm's bias goes with its weight. In fp32 the graph computes what it did. A layer whose input comes from elsewhere keeps its weights.
+A norm's bias goes with its weight. In fp32 the graph computes what it did. A layer whose input comes from
+elsewhere keeps its weights.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.passes.anatomy import Linear, embedding, linears, norm_bias, norm_weight
+from export.passes.attend import split_of
 from export.passes.editing import Editor, array_of, consumers, data_of, set_array
 
 Array = np.ndarray[Any, Any]
@@ -113,19 +115,19 @@ class _Smoother:
                 self._multiply_rows(output, spread(factor))
 
     def plain_values(self) -> None:
-        """The same where attention is made of plain products: MatMul(Softmax, v), each side with its heads."""
+        """The same where attention is made of plain products: MatMul(Softmax, v)."""
         for node in self.model.graph:
             weights = node.inputs[0].producer() if node.op_type == "MatMul" else None
             if weights is None or weights.op_type != "Softmax":
                 continue
-            value, heads = _through(node.inputs[1]), consumers(node.outputs[0])
+            split, heads = split_of(node.inputs[1]), consumers(node.outputs[0])
             joined = consumers(heads[0].outputs[0])[0] if len(heads) == 1 else None
             readers = consumers(joined.outputs[0]) if joined is not None else []
-            if value is None or len(readers) != 1 or readers[0] not in self.by_node:
+            if split is None or len(readers) != 1 or readers[0] not in self.by_node:
                 continue
             output = self.by_node[readers[0]]
             factor = self._factor(Site(self.loudness[output.name], _largest_rows(output), [output]))
-            if self._divide_last_columns(value, factor):
+            if self._divide_last_columns(split.inputs[0], factor):
                 self._multiply_rows(output, factor)
 
     def _factor(self, site: Site) -> Array:
@@ -176,13 +178,6 @@ class _Smoother:
 def _for_every_head(factor: Array, grouped: tuple[int, int, int]) -> Array:
     """[kv heads * dim] -> [heads * dim]: all heads of a group read the same channels of v."""
     return np.broadcast_to(factor.reshape(grouped[0], 1, grouped[2]), grouped).reshape(-1)
-
-
-def _through(value: ir.Value) -> ir.Value | None:
-    """What a Reshape and a Transpose made the heads of; None where something else did."""
-    turned = value.producer()
-    split = turned.inputs[0].producer() if turned is not None and turned.op_type == "Transpose" else None
-    return split.inputs[0] if split is not None and split.op_type == "Reshape" else None
 
 
 def _shared(*parts: ir.Value | None) -> bool:

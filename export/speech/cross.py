@@ -24,11 +24,19 @@ from export.runner import Array
 KINDS = ("key", "value")
 
 
-def round_cross(listener: ir.Model, decoder: ir.Model, maxima: Mapping[str, Array]) -> None:
-    """maxima: by the names of the listener's outputs, float32 [heads, head_dim]."""
-    scales = {name: scale_of(array) for name, array in maxima.items()}
+def scales_of(maxima: Mapping[str, Array]) -> dict[str, Array]:
+    """By the names of the listener's outputs, float32 [heads, head_dim]: what one step of 8 bits stands for."""
+    return {name: scale_of(array) for name, array in maxima.items()}
+
+
+def round_heard(listener: ir.Model, scales: Mapping[str, Array]) -> None:
+    """The listener answers in int8."""
     for value in listener.graph.outputs:
         _round_output(Editor(listener), value, scales[value.name])
+
+
+def hear_rounded(decoder: ir.Model, scales: Mapping[str, Array]) -> None:
+    """The decoder reads int8."""
     plan = _plan(decoder)
     for number in range(len(scales) // len(KINDS)):
         layer = _Layer.of(decoder, number)
@@ -66,9 +74,7 @@ class _Layer:
         [product] = consumers(values)
         [joined] = consumers(consumers(product.outputs[0])[0].outputs[0])
         queries = scores.inputs[0]
-        return cls(
-            number, keys, values, queries.producer().inputs[0].producer(), queries, joined.outputs[0]
-        )
+        return cls(number, keys, values, queries.producer().inputs[0].producer(), queries, joined.outputs[0])
 
 
 @dataclass(frozen=True)
@@ -134,10 +140,14 @@ def _replace(plan: _Plan, layer: _Layer, model: ir.Model) -> None:
 
 def _fused(plan: _Plan, layer: _Layer) -> ir.Graph:
     branch, editor, frames = Branch(f"hear_{layer.number}"), plan.editor, int(layer.keys.shape[2])
-    start, end = editor.constant("cross.last", np.array([frames - 1])), editor.constant(
-        "cross.end", np.array([frames])
+    start, end = (
+        editor.constant("cross.last", np.array([frames - 1])),
+        editor.constant("cross.end", np.array([frames])),
     )
-    axis, joined = editor.constant("third", np.array([2])), editor.constant("shape.last", np.array([0, 1, -1]))
+    axis, joined = (
+        editor.constant("third", np.array([2])),
+        editor.constant("shape.last", np.array([0, 1, -1])),
+    )
     newest = [
         branch.add(
             "Cast",

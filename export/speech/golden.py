@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from basert.manifest import SpeechCase, SpeechGolden
@@ -25,8 +25,8 @@ row of logits. OpenVINO's listener computes with bfloat16 where the CPU has it.
 """
 
 
-def make_golden(checkpoint: Path, graph: Path, targets: Mapping[str, str]) -> SpeechGolden:
-    """Cases from the graphs in folder `graph`. targets: of each listener's target, what to look up in HEADROOM."""
+def make_golden(checkpoint: Path, graph: Path, variant: str, targets: Sequence[str]) -> SpeechGolden:
+    """Cases from the graphs in folder `graph`. targets: those of the listeners."""
     listener, speech = ListenerRunner(graph), read_listener(graph).speech
     runner = HearingRunner(graph, slots=1, max_context=max(LENGTHS))
     texts = evaluation_windows(checkpoint, speech, max(LENGTHS))
@@ -37,4 +37,4 @@ def make_golden(checkpoint: Path, graph: Path, targets: Mapping[str, str]) -> Sp
         case, deviation = case_of(window.ids, runner)
         cases.append(SpeechCase(case.prompt, case.ids, case.logits, window.sound))
         spread = max(spread, deviation)
-    return SpeechGolden({target: HEADROOM[kind] * spread for target, kind in targets.items()}, cases)
+    return SpeechGolden({target: HEADROOM[f"{target}-{variant}"] * spread for target in targets}, cases)

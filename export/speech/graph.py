@@ -23,7 +23,7 @@ from export.speech.describe import alignment_heads, describe
 from export.speech.listener import build_listener
 
 GRAPH = "listener.onnx"
-DATA = f"{GRAPH}.data"
+OPENVINO = "listener.openvino.onnx"  # where OpenVINO has a graph of its own
 LISTENER = "listener.json"
 EXPORTER = "basert"
 
@@ -77,8 +77,8 @@ def load_model(checkpoint: Path) -> Any:
         raise ExportError(f"transformers cannot load {checkpoint}: {first_line(error)}.") from error
 
 
-def save_listener(model: ir.Model, listener: Listener, folder: Path) -> None:
-    save_graph(model, folder / GRAPH)
+def save_listener(model: ir.Model, listener: Listener, folder: Path, name: str = GRAPH) -> None:
+    save_graph(model, folder / name)
     write_json(folder / LISTENER, listener)
 
 

@@ -96,7 +96,7 @@ def calibrate_ids(
 
 W = TypeVar("W", bound=Sized)
 Fill = Callable[[W, Mapping[str, Array]], None]
-"""Runs a window through a probed graph and fills the arrays with what its probes saw, [len(window), channels]."""
+"""Runs a window through a probed graph, fills arrays with what its probes saw, [len(window), channels]."""
 
 
 def observe(

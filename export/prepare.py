@@ -33,7 +33,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def prepare(source: Path, out: Path) -> None:
-    """Write the checkpoint of `source` (a folder, CTranslate2's among them, or a GGUF file) into the empty folder `out`.
+    """Write the checkpoint of `source` (a folder, one of CTranslate2, or a GGUF file) into the empty `out`.
 
     Raises ExportError for an unknown architecture, a damaged or truncated weight file, a missing tokenizer.
     """

@@ -26,6 +26,8 @@ HEADROOM = 1.1
 SMALLEST = 1e-6  # of a scale, for channels that calibration never saw
 COS, KEY_SCALE = 7, 12  # GroupQueryAttention's inputs; the value's scale comes after the key's
 
+INT8_CACHE = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
+
 Array = np.ndarray[Any, Any]
 
 
@@ -96,5 +98,5 @@ def _fused_branch(editor: Editor, layer: Layer) -> ir.Graph:
     one = editor.constant("kv.one", np.ones(1, np.float32))
     inputs = [*[*node.inputs, *[None] * KEY_SCALE][:KEY_SCALE], one, one]
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    attributes |= {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
+    attributes |= INT8_CACHE
     return branch.graph(branch.add_many(node.op_type, inputs, 3, domain=node.domain, **attributes))

@@ -122,7 +122,7 @@ class _Quantiser:
             self._rows[x] = u, r
         return self._rows[x]
 
-    def _zero_points(self, like: ir.Value, before: ir.Node | None = None, **part: int) -> ir.Value:
+    def _zero_points(self, like: ir.Value, before: ir.Node | None = None, **part: Any) -> ir.Value:
         """uint8 128 in the shape of `like`, or of a part of that, with one axis more, of size one."""
         first = before or next(iter(self.editor.graph))
         shape = self.editor.insert(first, "Shape", like, **part)

@@ -63,7 +63,9 @@ class Builder:
 
     def heads_of(self, x: ir.Value) -> ir.Value:
         """[rows, length, channels] -> [rows, length, heads, head_dim]"""
-        return self.add("Reshape", x, self.constant("shape.heads", np.array([0, 0, self.heads, -1])))
+        return self.add(
+            "Reshape", x, self.constant(f"shape.heads.{self.heads}", np.array([0, 0, self.heads, -1]))
+        )
 
     def split_heads(self, x: ir.Value, order: tuple[int, ...] = (0, 2, 1, 3)) -> ir.Value:
         """[rows, length, channels] -> [rows, heads, length, head_dim], or that in another order."""

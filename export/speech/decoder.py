@@ -114,8 +114,8 @@ class _Decoder:
         return builder.linear(heard, f"{name}.out_proj")
 
     def _attended(self, q: ir.Value, keys: ir.Value, heads: Sequence[int]) -> ir.Value:
-        """What these heads attend to at the wanted positions. It is computed once more: where nobody wants it,
-        that takes no time, and attention need not give its weights away.
+        """What these heads attend to at the wanted positions. It is computed once more: where nobody wants
+        it, that takes no time, and attention need not give its weights away.
 
         q [batch, chunk, heads, dim], keys [batch, heads, frames, dim] -> [aligned, len(heads), frames]
         """
@@ -126,7 +126,8 @@ class _Decoder:
         queries, seen = add("Gather", flat, self.wanted, axis=0), add("Gather", theirs, chosen, axis=1)
         third = constant("third", np.array([2]))
         row = add("Unsqueeze", add("Gather", queries, chosen, axis=1), third)
-        scores = add("MatMul", row, add("Transpose", seen, perm=[0, 1, 3, 2]))
+        floats = add("Cast", seen, to=ir.DataType.FLOAT)  # what is heard may come in 8 bits
+        scores = add("MatMul", row, add("Transpose", floats, perm=[0, 1, 3, 2]))
         return add("Squeeze", add("Softmax", scores, axis=-1), third)
 
     def _weight(self, name: str) -> ir.Value:

@@ -1,7 +1,7 @@
 """What a manifest says of a Whisper: special ids and rules, from generation_config.json and the tokenizer.
 
-Fine-tuned checkpoints often come with an older generation_config.json that lacks half of it; the tokenizer knows
-the ids as well, since all Whispers share one layout of them:
+Fine-tuned checkpoints often come with an older generation_config.json that lacks half of it; the tokenizer
+knows the ids as well, since all Whispers share one layout of them:
 
     text | <|endoftext|> <|startoftranscript|> | languages | <|translate|> <|transcribe|>
     <|startoflm|> <|startofprev|> <|nospeech|> <|notimestamps|> | <|0.00|> … <|30.00|>
@@ -20,7 +20,9 @@ from basert.manifest import TOKENIZER, Speech
 from export.bundle_text import GENERATION_CONFIG
 from export.checkpoint import read_json
 
+MAX_INITIAL = 50  # steps of 0.02 s, where a checkpoint does not say
 TIMESTAMPS = 1501  # from 0 to 30 s
+ENGLISH_VOCABULARY = 51864  # ids; multilingual checkpoints have one or more besides
 
 
 def describe(checkpoint: Path, config: Any) -> Speech:
@@ -47,13 +49,13 @@ def describe(checkpoint: Path, config: Any) -> Speech:
         no_speech=without - 1,
         suppress=_ids(told.get("suppress_tokens", config.suppress_tokens)),
         suppress_first=_ids(told.get("begin_suppress_tokens", config.begin_suppress_tokens)),
-        max_initial_timestamp=told.get("max_initial_timestamp_index") or Speech.max_initial_timestamp,
+        max_initial_timestamp=told.get("max_initial_timestamp_index") or MAX_INITIAL,
         alignment_heads=len(alignment_heads(checkpoint, config)),
     )
 
 
 def alignment_heads(checkpoint: Path, config: Any) -> list[tuple[int, int]]:
-    """(layer, head) of the heads whose attention follows the sound, layer by layer; [] if nobody found them."""
+    """(layer, head) of the heads whose attention follows the sound, layer by layer; [] if nobody tells."""
     told = read_json(checkpoint / GENERATION_CONFIG).get("alignment_heads") or []
     heads = sorted((int(layer), int(head)) for layer, head in told)
     if heads and (heads[-1][0] >= config.decoder_layers or max(heads)[1] >= config.decoder_attention_heads):
@@ -68,9 +70,6 @@ def _languages(told: dict[str, Any], ids: dict[str, int], config: Any) -> dict[s
     named = told.get("lang_to_id") or ids
     found = ((re.fullmatch(r"<\|([a-z]{2,3})\|>", name), number) for name, number in named.items())
     return {match[1]: number for match, number in sorted(found, key=lambda pair: pair[1]) if match}
-
-
-ENGLISH_VOCABULARY = 51864  # ids; multilingual checkpoints have one or more besides
 
 
 def _ids(told: list[int] | None) -> list[int]:

@@ -25,7 +25,7 @@ from export.workspace import require_space
 
 BATCH_BUCKETS = [1, 2, 4, 8, 16, 32]
 CHUNK_BUCKETS = [8, 32, 64, 128, 256]  # prompts are a few tokens, or up to 224 that came before
-WINDOWS = [1, 2, 4]  # of a listener's run: more are no faster by the window
+WINDOWS = [1]  # of a listener's run: several at once take as long each
 
 
 class Parities(msgspec.Struct, frozen=True):

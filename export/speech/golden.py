@@ -1,4 +1,4 @@
-"""Golden cases of speech: what both graphs together answer, to be asked again whenever an engine loads them."""
+"""Golden cases of speech: what both graphs together answer, to be asked again when an engine loads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from basert.manifest import SpeechCase, SpeechGolden
-from export.golden import HEADROOM as DECODER_HEADROOM
 from export.golden import case_of
 from export.speech.graph import read_listener
 from export.speech.runner import HearingRunner, ListenerRunner
@@ -15,13 +14,12 @@ from export.speech.windows import Window, evaluation_windows
 
 SECONDS = (1.0, 2.0)  # of each case's sound: a few hundred numbers
 LENGTHS = (5, 24)  # tokens of each case's prompt
-HEADROOM = {
-    **{f"cpu-{variant}": headroom for variant, headroom in DECODER_HEADROOM.items()},
-    "openvino-fp32": 0.1,
-    "openvino-w8a8": DECODER_HEADROOM["w8a8"],
-}
-"""How far a logit may lie off, by the listener's target and the decoder's variant, in standard deviations of a
-row of logits. OpenVINO's listener computes with bfloat16 where the CPU has it.
+HEADROOM = {"cpu-fp32": 0.005, "cpu-w8a8": 0.75, "openvino-fp32": 0.1, "openvino-w8a8": 0.75}
+"""How far a logit may lie off, by the listener's target and the decoder's variant, in standard deviations of
+a row of logits.
+
+OpenVINO's listener computes with bfloat16 where the CPU has it: Whisper tiny.en's logits were off by 0.022
+(fp32) and 0.29 (w8a8). Noise of 1e-6 on the features moved them by 6e-6 and 0.18 with the CPU's.
 """
 
 

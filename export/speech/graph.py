@@ -1,7 +1,7 @@
 """SpeechFromCheckpoint: a prepared Whisper checkpoint becomes its two fp32 graphs, built from its weights.
 
-export/speech/listener.py and decoder.py say what goes in and out. In a folder they lie as listener.onnx and as
-a decoder's graph (export.graph), each with its weights and what is to be known of it.
+export/speech/listener.py and decoder.py say what goes in and out. In a folder they lie as listener.onnx and
+as a decoder's graph (export.graph), each with its weights and what is to be known of it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_config(config: Any) -> None:
     for name, value in expected.items():
         if getattr(config, name) != value:
             raise ExportError(
-                f"This Whisper has {name} = {getattr(config, name)!r}, and basert builds those with {value!r}."
+                f"This Whisper has {name} = {getattr(config, name)!r}; basert builds those with {value!r}."
             )
 
 

@@ -1,7 +1,7 @@
 """The parity gate of speech: a Whisper's two graphs against transformers in fp32, over synthetic windows.
 
-The graphs run as the engine runs them: windows one at a time through the listener, each sequence in a slot that
-hears its window, texts in chunks, the last tokens of all of them decoded together.
+The graphs run as the engine runs them: windows one at a time through the listener, each sequence in a slot
+that hears its window, texts in chunks, the last tokens of all of them decoded together.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ def check(variant: str, measured: Measured) -> None:
     """Raises ParityError naming the first number that is over the variant's limits, and the limit."""
     if not measured.encoder_difference <= FARTHEST[variant]:
         raise ParityError(
-            f"The {variant} listener differs too much from the checkpoint: by {measured.encoder_difference:.6g}"
-            f" standard deviations at most, the limit is {FARTHEST[variant]:g}. Try another --variant;"
+            f"The {variant} listener differs too much from the checkpoint: its largest difference is"
+            f" {measured.encoder_difference:.6g} standard deviations, the limit {FARTHEST[variant]:g}. Try"
+            " another --variant;"
             " if fp32 fails too, the exporter is wrong for this model."
         )
     check_numbers(variant, measured.numbers, LIMITS[variant])
@@ -128,4 +129,4 @@ def _scaled(made: Array, like: Array) -> Array:
         return made
     steps = made.astype(np.float32)
     fit = (steps * like).sum(axis=1, keepdims=True) / np.maximum((steps**2).sum(axis=1, keepdims=True), 1)
-    return steps * fit
+    return np.asarray(steps * fit)

@@ -1,8 +1,8 @@
-"""Runs a Whisper's two graphs as the engine does: the listener for a window, the decoder over slots that heard one."""
+"""Runs a Whisper's two graphs as the engine does: windows to the listener, texts to slots that hear one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class ListenerRunner:
             raise ExportError(f"The exported graph does not load: {first_line(error)}.") from error
 
     def listen(self, features: Array, more: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """features: float32 [rows, mels, 2 * frames]; the keys and values by the names of the graph's outputs.
+        """features: float32 [rows, mels, 2 * frames]. Keys and values by the names of the graph's outputs.
 
         more: further outputs to fill.
         """
@@ -56,6 +56,7 @@ class HearingRunner(SlotRunner):
             for tensor in self.decoder.inputs
             if tensor.name.startswith("cross.")
         }
+        self._aligns = any(tensor.name == "align_idx" for tensor in self.decoder.inputs)
         names = [tensor.name for tensor in self.decoder.outputs]
         self._kept = {name: name.replace("heard.", "cross.") for name in names if name.startswith("heard.")}
 
@@ -68,12 +69,15 @@ class HearingRunner(SlotRunner):
         self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
     ) -> None:
         """`fetches` may have the alignment of all rows."""
-        wanted = rows if "alignment" in fetches else []
-        aligns = {"align_idx": np.asarray(wanted, np.int64)} if self._aligns else {}
-        cross = {name: kept[row : row + len(ids)] for name, kept in self._cross.items()}
-        kept = {name: cross[source] for name, source in self._kept.items()}
-        self.bind(row, self.feeds(ids, past, rows) | cross | aligns, {**fetches, **kept})()
+        feeds = self.feeds(ids, past, rows)
+        if "alignment" in fetches:
+            feeds["align_idx"] = feeds["logits_idx"]
+        self.bind(row, feeds, fetches)()
 
-    @property
-    def _aligns(self) -> bool:
-        return any(tensor.name == "align_idx" for tensor in self.decoder.inputs)
+    def bind(self, row: int, feeds: Mapping[str, Array], fetches: Mapping[str, Array]) -> Callable[[], None]:
+        """The step hears what the slots from `row` on hear; nobody's alignment unless `feeds` say whose."""
+        rows = slice(row, row + len(feeds["input_ids"]))
+        cross = {name: kept[rows] for name, kept in self._cross.items()}
+        kept = {name: cross[source] for name, source in self._kept.items()}
+        nobody = {"align_idx": np.zeros(0, np.int64)} if self._aligns else {}
+        return super().bind(row, {**nobody, **cross, **feeds}, {**kept, **fetches})

@@ -1,9 +1,9 @@
 """Sounds that resemble speech, made of nothing but a seed: what Whispers are measured and calibrated with.
 
-    a syllable    harmonics of a voice, low and narrow, as loud as the vowel's formants have them, in a few
-                  rows up to the middle; formants, broad, above it; before some of them a fricative, high and noisy
+    a syllable    harmonics of a voice, low and narrow, as loud as the vowel's formants have them; above
+                  them formants, broad; before some of them a fricative, high and noisy
 
-Text that is read to them has nothing to do with them: what counts is that every layer has something to do.
+Whispers hear words in them ("Okay, so check out the end of the video.").
 """
 
 from __future__ import annotations

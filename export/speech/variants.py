@@ -48,7 +48,7 @@ def calibrate(checkpoint: Path, fp32: Path, out: Path, progress: Show, *, thread
     maxima = {
         name: np.max([np.abs(heard[name][0]).max(axis=1) for heard in cross], axis=0) for name in cross[0]
     }
-    np.savez(out / CROSS, **maxima)  # type: ignore[arg-type]  # no allow_pickle among them
+    np.savez(out / CROSS, **maxima)
     _calibrate_decoder(windows, cross, fp32, out / DECODER, progress, threads)
 
 

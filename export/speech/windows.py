@@ -1,4 +1,7 @@
-"""What a Whisper is measured and calibrated with: synthetic sounds, and shipped text that is put into its mouth."""
+"""What a Whisper is measured and calibrated with: synthetic sounds, and shipped text put into its mouth.
+
+The two have nothing to do with each other: what counts is that every layer has something to do.
+"""
 
 from __future__ import annotations
 

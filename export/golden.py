@@ -35,14 +35,16 @@ def make_golden(checkpoint: Path, graph: Path, variant: str) -> Golden:
 def golden_of(prompts: Sequence[Sequence[int]], graph: Path, variant: str) -> Golden:
     """`make_golden` for prompts of one's own, each of two tokens or more."""
     runner = SlotRunner(graph, slots=1, max_context=max(len(prompt) for prompt in prompts))
-    cases, spread = [], 0.0
-    for prompt in prompts:
-        runner.chunk(0, prompt[:-1], 0, rows=[0])
-        logits = runner.decode([prompt[-1]], [len(prompt) - 1])[0]
-        kept = _chosen(logits)
-        cases.append(GoldenCase(prompt=list(prompt), ids=kept, logits=[float(logits[i]) for i in kept]))
-        spread = max(spread, float(logits.std()))
-    return Golden(atol=HEADROOM[variant] * spread, cases=cases)
+    made = [case_of(prompt, runner) for prompt in prompts]
+    return Golden(HEADROOM[variant] * max(spread for _, spread in made), [case for case, _ in made])
+
+
+def case_of(prompt: Sequence[int], runner: SlotRunner) -> tuple[GoldenCase, float]:
+    """What a runner's first slot answers, and the standard deviation of these logits."""
+    runner.chunk(0, prompt[:-1], 0, rows=[0])
+    logits = runner.decode([prompt[-1]], [len(prompt) - 1])[0]
+    kept = _chosen(logits)
+    return GoldenCase(list(prompt), kept, [float(logits[i]) for i in kept]), float(logits.std())
 
 
 def _chosen(logits: Logits) -> list[int]:

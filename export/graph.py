@@ -7,6 +7,8 @@ outputs  next_token[rows] i64, logits[rows, vocab] f32, present.{i}.key/.value (
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -55,7 +57,7 @@ def decoder_from_checkpoint(checkpoint: Path, out: Path, *, max_context: int | N
     """
     config = read_config(checkpoint)
     recipe = recipe_for(checkpoint)
-    length = _context(max_context, longest_context(config))
+    length = context_length(max_context, longest_context(config))
     positions = read_positions(config, length)
     model = recipe.build(checkpoint)
     fold_sums(model)
@@ -74,9 +76,9 @@ def decoder_from_checkpoint(checkpoint: Path, out: Path, *, max_context: int | N
         vocab_size=int(next(value for value in model.graph.outputs if value.name == "logits").shape[-1]),
         max_context=length,
         window=min(windows) if windows else None,
-        kv_cache=_kv_cache(model),
-        inputs=[_tensor(value) for value in model.graph.inputs],
-        outputs=[_tensor(value) for value in model.graph.outputs],
+        kv_cache=kv_cache(model),
+        inputs=tensors(model.graph.inputs),
+        outputs=tensors(model.graph.outputs),
     )
     save(model, decoder, out)
     return decoder
@@ -86,22 +88,27 @@ def describe(model: ir.Model, decoder: Decoder) -> Decoder:
     """`decoder` with the inputs, outputs and cache of a graph that a pass has changed."""
     return msgspec.structs.replace(
         decoder,
-        kv_cache=_kv_cache(model),
-        inputs=[_tensor(value) for value in model.graph.inputs],
-        outputs=[_tensor(value) for value in model.graph.outputs],
+        kv_cache=kv_cache(model),
+        inputs=tensors(model.graph.inputs),
+        outputs=tensors(model.graph.outputs),
     )
 
 
 def save(model: ir.Model, decoder: Decoder, folder: Path) -> None:
     """Write graph, weights and description; nothing in them names this machine."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.graph.name = "decoder"
+    save_graph(model, folder / GRAPH)
+    write_json(folder / DECODER, decoder)
+
+
+def save_graph(model: ir.Model, path: Path) -> None:
+    """The graph is called as its file is; its weights lie beside it in <path>.data."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.graph.name = path.stem
     for node in model.graph:
         node.metadata_props.clear()
     for value in [*model.graph.inputs, *model.graph.outputs]:
         value.metadata_props.clear()
-    ir.save(model, folder / GRAPH, external_data=DATA, size_threshold_bytes=1024)
-    write_json(folder / DECODER, decoder)
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
 
 
 def read_decoder(folder: Path) -> Decoder:
@@ -109,7 +116,8 @@ def read_decoder(folder: Path) -> Decoder:
     return msgspec.json.decode((folder / DECODER).read_bytes(), type=Decoder)
 
 
-def _context(asked: int | None, longest: int) -> int:
+def context_length(asked: int | None, longest: int) -> int:
+    """What was asked for, or the longest there is. Raises ExportError when it is out of bounds."""
     if longest < SHORTEST:
         raise ExportError(f"A context of {longest} tokens is too short; basert exports {SHORTEST} and more.")
     if asked is not None and not SHORTEST <= asked <= longest:
@@ -119,13 +127,18 @@ def _context(asked: int | None, longest: int) -> int:
     return asked or longest
 
 
-def _kv_cache(model: ir.Model) -> KVCache:
-    keys = [value for value in model.graph.inputs if value.name.endswith(".key")]
+def kv_cache(model: ir.Model) -> KVCache:
+    keys = [value for value in model.graph.inputs if re.fullmatch(r"past_key_values\.\d+\.key", value.name)]
     return KVCache(
         dtype=str(keys[0].dtype.numpy()),
         kv_heads=[int(k.shape[1]) for k in keys],
         head_dim=[int(k.shape[3]) for k in keys],
     )
+
+
+def tensors(values: Iterable[ir.Value]) -> list[Tensor]:
+    """As the manifest wants a graph's inputs or outputs."""
+    return [_tensor(value) for value in values]
 
 
 def _tensor(value: ir.Value) -> Tensor:

@@ -8,7 +8,7 @@ position's logits are compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -109,11 +109,21 @@ def measure_ids(
     reference = Reference(checkpoint, threads)
     longest = max(len(ids) for ids in sequences)
     runner = SlotRunner(graph, slots=len(sequences), max_context=longest, threads=threads)
+    return compare(lambda _, ids: reference.logits(ids), runner, sequences, progress)
+
+
+def compare(
+    reference: Callable[[int, list[int]], torch.Tensor],
+    runner: SlotRunner,
+    sequences: list[list[int]],
+    progress: Show,
+) -> ParityNumbers:
+    """reference: what follows each prefix of the ids in a slot, float32 [len(ids), vocab]."""
     comparison = Comparison()
     total = sum(len(ids) - 1 for ids in sequences)
     kept = []
     for slot, ids in enumerate(sequences):
-        expected = reference.logits(ids)
+        expected = reference(slot, ids)
         settled = len(ids) - DECODED
         for past, part in chunks(ids[:settled], CHUNK):
             end = past + len(part)
@@ -141,7 +151,11 @@ def _decoded(
 
 def check(variant: str, numbers: ParityNumbers) -> None:
     """Raises ParityError naming the first number that is over the variant's LIMITS, and the limit."""
-    limits = LIMITS[variant]
+    check_numbers(variant, numbers, LIMITS[variant])
+
+
+def check_numbers(variant: str, numbers: ParityNumbers, limits: Limits) -> None:
+    """`check` with limits of one's own."""
     ratio = max(numbers.perplexity_ratio, 1 / numbers.perplexity_ratio)
     checks = [
         ("largest logit difference", numbers.max_logit_difference, limits.max_logit_difference, False),

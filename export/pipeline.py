@@ -20,10 +20,11 @@ from export import sources
 from export.bundle import Parts, publishing, write_bundle
 from export.decoders import DecoderFamily
 from export.encoders.family import EncoderFamily
-from export.encoders.task import CLASSIFICATION, DECODER, EMBEDDING, task_of
+from export.encoders.task import CLASSIFICATION, DECODER, EMBEDDING, SPEECH, task_of
 from export.family import Contents, ExportRequest, Family
 from export.fetched import Fetched
 from export.prepare import prepare
+from export.speech.family import SpeechFamily
 from export.steps import Step, Steps, code_key, forget_old_work, key_of, lock_of
 from export.workspace import cache_root, disk_full_is_an_export_error, lock, require_space
 
@@ -33,6 +34,7 @@ FAMILIES: dict[str, type[Family]] = {
     DECODER: DecoderFamily,
     EMBEDDING: EncoderFamily,
     CLASSIFICATION: EncoderFamily,
+    SPEECH: SpeechFamily,
 }
 
 

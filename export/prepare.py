@@ -23,8 +23,9 @@ from basert.errors import ExportError
 from basert.manifest import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 from export.bundle_text import SPECIAL_TOKENS, read_generation
 from export.checkpoint import first_line, read_json
+from export.ctranslate2 import MODEL, is_ctranslate2, whisper_from_ctranslate2
 from export.encoders.settings import module_files, read_settings, transformer_folder
-from export.encoders.task import DECODER, task_of
+from export.encoders.task import DECODER, SPEECH, task_of
 from export.families import recipe_for
 from export.workspace import checkpoint_files, link_or_copy, require_space
 
@@ -32,12 +33,15 @@ INDEX = "model.safetensors.index.json"
 
 
 def prepare(source: Path, out: Path) -> None:
-    """Write the checkpoint of `source` (a folder or a GGUF file) into the empty folder `out`.
+    """Write the checkpoint of `source` (a folder, one of CTranslate2, or a GGUF file) into the empty `out`.
 
     Raises ExportError for an unknown architecture, a damaged or truncated weight file, a missing tokenizer.
     """
     if source.is_file():
         _from_gguf(source, out)
+    elif is_ctranslate2(source):
+        require_space(out, 2 * (source / MODEL).stat().st_size, f"{source} in float32")
+        whisper_from_ctranslate2(source, out)
     else:
         _from_folder(source, out)
     try:
@@ -55,9 +59,10 @@ def weight_bytes(checkpoint: Path) -> int:
 
 
 def _from_folder(source: Path, out: Path) -> None:
-    encodes = task_of(source) != DECODER
+    task = task_of(source)
+    encodes = task not in (DECODER, SPEECH)
     inner = transformer_folder(source)
-    if not encodes:
+    if task == DECODER:
         recipe_for(source)
     _check_quantisation(inner)
     _check_weights(inner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,29 @@ class SlotRunner:
         self, row: int, ids: Array, past: Sequence[int], rows: list[int], fetches: Mapping[str, Array]
     ) -> None:
         """ids [batch, chunk] behind `past` tokens each, from cache row `row` on; fills `fetches`."""
+        self.bind(row, self.feeds(ids, past, rows), fetches)()
+
+    def bind(self, row: int, feeds: Mapping[str, Array], fetches: Mapping[str, Array]) -> Callable[[], None]:
+        """engines.sessions.Session's, with its own errors as ExportError."""
+        step = self._session.bind(row, feeds, fetches)
+
+        def run() -> None:
+            try:
+                step()
+            except RuntimeError as error:  # onnxruntime's own
+                raise ExportError(f"The exported graph does not run: {first_line(error)}.") from error
+
+        return run
+
+    def feeds(self, ids: Array, past: Sequence[int], rows: list[int]) -> dict[str, Array]:
+        """The graph's inputs but for the cache."""
         ends = np.asarray(past, np.int32) + np.int32(ids.shape[1])
-        feeds = {
+        return {
             "input_ids": ids,
             "seqlens_k": ends - np.int32(1),
             "total_seq": np.asarray(ends.max(), np.int32),
             "logits_idx": np.asarray(rows, np.int64),
         }
-        try:
-            self._session.bind(row, feeds, fetches)()
-        except RuntimeError as error:  # onnxruntime's own
-            raise ExportError(f"The exported graph does not run: {first_line(error)}.") from error
 
 
 def chunks(ids: Sequence[int], size: int) -> Iterator[tuple[int, Sequence[int]]]:

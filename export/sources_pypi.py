@@ -22,6 +22,7 @@ import msgspec
 from basert import progress
 from basert.errors import ExportError
 from basert.manifest import Source, write_json
+from export.ctranslate2 import is_ctranslate2
 from export.fetched import Fetched, folder_hash
 from export.workspace import cache_root, lock, require_space, sha256_of
 
@@ -158,7 +159,7 @@ def _find_checkpoint(files: Path, uri: str) -> Path:
     pieces = sorted(files.rglob("*.gguf.part*"))
     if pieces:
         return _join(pieces, files)
-    folders = [path.parent for path in files.rglob("config.json") if any(path.parent.glob("*.safetensors"))]
+    folders = [path.parent for path in files.rglob("config.json") if _has_weights(path.parent)]
     found = [*files.rglob("*.gguf"), *folders]
     if len(found) == 1:
         return found[0]
@@ -168,6 +169,10 @@ def _find_checkpoint(files: Path, uri: str) -> Path:
     raise ExportError(
         f"{uri} holds no checkpoint that basert reads (one GGUF file, or config.json and safetensors)."
     )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or is_ctranslate2(folder)
 
 
 def _join(pieces: list[Path], files: Path) -> Path:

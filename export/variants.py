@@ -82,7 +82,8 @@ def build_int8_cache(graph: Path, maxima: Mapping[str, np.ndarray[Any, Any]], ou
     return rounded
 
 
-def _w8a8(model: ir.Model, seen: Activations, progress: Show) -> None:
+def w8a8(model: ir.Model, seen: Activations, progress: Show) -> None:
+    """Smooth and round every linear layer of an fp32 graph."""
     divided = smooth(model, seen.squares, least_error(seen.rows))
     grams = {name: gram / _outer(divided.get(name)) for name, gram in seen.grams.items()}
     quantise(model, progress, grams)
@@ -98,4 +99,4 @@ def _int4(model: ir.Model, seen: Activations, progress: Show) -> None:
     quantise_blocks(model, squares, progress)
 
 
-_PASSES: dict[str, Callable[[ir.Model, Activations, Show], None]] = {"w8a8": _w8a8, "int4": _int4}
+_PASSES: dict[str, Callable[[ir.Model, Activations, Show], None]] = {"w8a8": w8a8, "int4": _int4}

@@ -12,7 +12,7 @@ from basert import store
 from basert.cli.completion import bundle_names
 from basert.cli.parity import parity_line
 from basert.cli.tables import size, table
-from basert.manifest import Encoder, Graph, KVCache, Manifest, Tensor, digest, read_manifest
+from basert.manifest import Encoder, Graph, KVCache, Manifest, Speech, Tensor, digest, read_manifest
 
 
 @click.command("inspect")
@@ -43,6 +43,7 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("variant", f"{manifest.variant} ({manifest.variant_reason})"),
         ("vocabulary", f"{manifest.vocab_size} token ids"),
         *(_encoder(manifest.encoder) if manifest.encoder else _decoder(manifest)),
+        *(_speech(manifest.speech) if manifest.speech else []),
         ("parity", parity_line(manifest)),
         ("source", origin.source.uri),
         ("licence", origin.source.licence or "not stated"),
@@ -57,8 +58,12 @@ def _decoder(manifest: Manifest) -> list[tuple[str, str]]:
         ("context", f"{manifest.max_context} tokens, {manifest.slots} slots"),
         ("KV cache", _kv_cache(manifest.kv_cache)),
         ("ends with", ", ".join(map(str, manifest.eos_token_ids)) or "nothing"),
-        ("chat", "has a template" if manifest.has_chat_template else "no template: completions only"),
+        *([] if manifest.speech else [("chat", _chat(manifest))]),
     ]
+
+
+def _chat(manifest: Manifest) -> str:
+    return "has a template" if manifest.has_chat_template else "no template: completions only"
 
 
 def _encoder(encoder: Encoder) -> list[tuple[str, str]]:
@@ -75,6 +80,16 @@ def _encoder(encoder: Encoder) -> list[tuple[str, str]]:
     ]
 
 
+def _speech(speech: Speech) -> list[tuple[str, str]]:
+    codes = ", ".join(speech.languages) or "English only"
+    words = f"by {speech.alignment_heads} heads" if speech.alignment_heads else "none"
+    return [
+        ("hears", f"{speech.mels} mels, {speech.frames} frames a window"),
+        ("languages", codes),
+        ("word times", words),
+    ]
+
+
 def _kv_cache(cache: KVCache) -> str:
     shapes = Counter(zip(cache.kv_heads, cache.head_dim, strict=True))
     layers = ", ".join(f"{count} layers of {heads} x {dim}" for (heads, dim), count in shapes.items())
@@ -86,7 +101,8 @@ def _graph(graph: Graph) -> str:
     head = f"GRAPH {graph.role} for {graph.target}: {graph.path}"
     buckets = f"  batch {_numbers(graph.batch_buckets)}; chunk {_numbers(graph.chunk_buckets)}"
     if graph.shapes:
-        buckets = "  rows x tokens " + ", ".join(f"{rows}x{tokens}" for rows, tokens in graph.shapes)
+        unit = "columns" if graph.role == "listener" else "tokens"
+        buckets = f"  rows x {unit} " + ", ".join(f"{rows}x{tokens}" for rows, tokens in graph.shapes)
     rows = [("  in", *_tensor(tensor)) for tensor in graph.inputs if _shown(tensor)]
     rows += [("  out", *_tensor(tensor)) for tensor in graph.outputs if _shown(tensor)]
     return "\n".join((head, buckets, table(("", "NAME", "DTYPE", "SHAPE"), rows)))

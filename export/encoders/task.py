@@ -1,9 +1,11 @@
-"""What a checkpoint is for: a decoder generates, an encoder embeds or classifies. Reads small files only.
+"""What a checkpoint is for: a decoder generates, an encoder embeds or classifies, a speech model transcribes.
+Reads small files only.
 
 modules.json (sentence-transformers)     embedding, or by the model_type that it states
 …ForSequenceClassification               classification; with one label it is a cross-encoder, as a rule
 …ForCausalLM and what else generates     decoder
 a bare model, …ForMaskedLM               embedding
+Whisper…, or its files of CTranslate2     speech
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ from pathlib import Path
 
 from basert.errors import ExportError
 from export.checkpoint import read_json
+from export.ctranslate2 import is_ctranslate2
 
-DECODER, EMBEDDING, CLASSIFICATION = "decoder", "embedding", "classification"
+DECODER, EMBEDDING, CLASSIFICATION, SPEECH = "decoder", "embedding", "classification", "speech"
 
 MODULES = "modules.json"
 SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
+WHISPER = "WhisperForConditionalGeneration"
 _KINDS = {"SentenceTransformer": EMBEDDING, "CrossEncoder": CLASSIFICATION}
 _HEADS = {"ForSequenceClassification": CLASSIFICATION, "ForMaskedLM": EMBEDDING, "ForPreTraining": EMBEDDING}
 
 
 def task_of(checkpoint: Path) -> str:
-    """DECODER, EMBEDDING or CLASSIFICATION, of a checkpoint folder or a GGUF file.
+    """DECODER, EMBEDDING, CLASSIFICATION or SPEECH, of a checkpoint folder or a GGUF file.
 
     Raises ExportError for kinds of sentence-transformers that are neither.
     """
@@ -31,6 +35,8 @@ def task_of(checkpoint: Path) -> str:
     if (checkpoint / MODULES).is_file():
         return _kind(checkpoint)
     architecture = architecture_of(checkpoint)
+    if is_ctranslate2(checkpoint) or architecture == WHISPER:
+        return SPEECH
     for ending, task in _HEADS.items():
         if architecture.endswith(ending):
             return task

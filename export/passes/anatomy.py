@@ -17,6 +17,7 @@ from export.passes.editing import array_of, consumers, data_of, set_array
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Cast", "Clip"}
 NORMS = {"RMSNormalization": 1, "SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
 """Normalisations without bias -> index of their weight input."""
+CENTRED = {"LayerNormalization": 1}  # those that subtract the mean; a bias follows the weight
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,17 @@ def is_constant(value: ir.Value | None) -> bool:
 def norm_weight(value: ir.Value) -> ir.Value | None:
     """The constant weight of the normalisation that made `value`; None when another node made it."""
     node = value.producer()
-    if node is None or node.op_type not in NORMS or value is not node.outputs[0]:
+    found = NORMS | CENTRED
+    if node is None or node.op_type not in found or value is not node.outputs[0]:
         return None
-    weight = node.inputs[NORMS[node.op_type]]
+    weight = node.inputs[found[node.op_type]]
     return weight if weight.is_initializer() else None
+
+
+def norm_bias(value: ir.Value) -> ir.Value | None:
+    """The constant bias of the normalisation that made `value`, if it has one."""
+    node = value.producer()
+    return node.inputs[2] if node.op_type in CENTRED and len(node.inputs) > 2 else None
 
 
 def _output(model: ir.Model, name: str) -> ir.Value:

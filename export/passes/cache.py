@@ -26,6 +26,8 @@ HEADROOM = 1.1
 SMALLEST = 1e-6  # of a scale, for channels that calibration never saw
 COS, KEY_SCALE = 7, 12  # GroupQueryAttention's inputs; the value's scale comes after the key's
 
+INT8_CACHE = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
+
 Array = np.ndarray[Any, Any]
 
 
@@ -34,14 +36,15 @@ def round_cache(model: ir.Model, maxima: Mapping[str, Array]) -> None:
     editor, nodes = Editor(model), attentions(model)
     plan = plan_prefill(editor, {node.attributes.get_int("local_window_size", -1) for node in nodes})
     for index, node in enumerate(nodes):
-        key, value = _scale(_by_pair(maxima[f"{index}.key"], node)), _scale(maxima[f"{index}.value"])
+        key, value = scale_of(_by_pair(maxima[f"{index}.key"], node)), scale_of(maxima[f"{index}.value"])
         heads = Heads(node.attributes.get_int("num_heads"), *key.shape)
         _fold(editor, node, heads, key, value)
         _replace(editor, Layer(node, heads, index), plan)
     prune(model)
 
 
-def _scale(maxima: Array) -> Array:
+def scale_of(maxima: Array) -> Array:
+    """What 127 stands for, by 127: float32, of the shape of `maxima`."""
     return np.maximum(maxima * np.float32(HEADROOM / 127), SMALLEST).astype(np.float32)
 
 
@@ -95,5 +98,5 @@ def _fused_branch(editor: Editor, layer: Layer) -> ir.Graph:
     one = editor.constant("kv.one", np.ones(1, np.float32))
     inputs = [*[*node.inputs, *[None] * KEY_SCALE][:KEY_SCALE], one, one]
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    attributes |= {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
+    attributes |= INT8_CACHE
     return branch.graph(branch.add_many(node.op_type, inputs, 3, domain=node.domain, **attributes))

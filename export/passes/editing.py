@@ -14,7 +14,7 @@ OURS = "basert/"  # how the names of inserted nodes begin; a number at the end m
 
 
 class Editor:
-    """Inserts nodes into one model's graph, each before a given node."""
+    """Inserts nodes into one model's graph, each before a given node, or (None) behind all others."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
@@ -34,20 +34,20 @@ class Editor:
 
     def insert(
         self,
-        before: ir.Node,
+        before: ir.Node | None,
         op: str,
         *inputs: ir.Value | None,
         domain: str = "",
         name: str = "",
         **attributes: Any,
     ) -> ir.Value:
-        """Insert a node with one output before `before`; returns the output."""
+        """Insert a node with one output before `before`, or last; returns the output."""
         [out] = self.insert_many(before, op, inputs, 1, domain=domain, name=name, **attributes)
         return out
 
     def insert_many(
         self,
-        before: ir.Node,
+        before: ir.Node | None,
         op: str,
         inputs: Sequence[ir.Value | None],
         outputs: int,
@@ -59,7 +59,10 @@ class Editor:
         """`insert` for a node with several outputs."""
         self._count += 1
         node = _node(op, inputs, outputs, domain, name or f"{OURS}{op}_{self._count}", attributes)
-        self.graph.insert_before(before, node)
+        if before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(before, node)
         return list(node.outputs)
 
     def take_over(self, old: ir.Value, new: ir.Value) -> None:

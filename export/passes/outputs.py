@@ -10,6 +10,7 @@ import onnx_ir as ir
 from export.passes.editing import Editor, prune
 
 SMALL = 1024  # of a vocabulary: one ArgMax is as fast
+KEPT = ("present.", "alignment")  # outputs besides
 BLOCKS_NAME = "basert/blocks_of_logits"
 
 
@@ -19,7 +20,7 @@ def answer_tokens(model: ir.Model) -> None:
     logits.shape = ir.Shape(["rows", logits.shape[-1]])
     token = _best(model, logits, int(logits.shape[-1]))
     token.name, token.type, token.shape = "next_token", ir.TensorType(ir.DataType.INT64), ir.Shape(["rows"])
-    outputs[:] = [token, logits, *(value for value in outputs if value.name.startswith("present."))]
+    outputs[:] = [token, logits, *(value for value in outputs if value.name.startswith(KEPT))]
     prune(model)
 
 

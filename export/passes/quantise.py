@@ -27,14 +27,15 @@ Array = np.ndarray[Any, Any]
 def quantise(
     model: ir.Model, progress: Callable[[int, int], None], grams: Mapping[str, Array] | None = None
 ) -> None:
-    """Every linear layer, the head and the embedding. The graph must have passed `rows` and `outputs`.
+    """Every linear layer, and of a decoder the head and the embedding, `rows` and `outputs` being passed.
 
     grams: x^T x of a layer's inputs, float32 [in, in], by the name of its weight; with one, a layer is
     rounded as export.passes.compensate does it, else to the nearest.
     """
     quantiser = _Quantiser(model, grams or {}, absolute)
     quantiser.convert_all(linears(model), progress)
-    quantiser.embed(embedding(model))
+    if any(value.name == "input_ids" for value in model.graph.inputs):
+        quantiser.embed(embedding(model))
     _choose_unscaled(model, quantiser.scaled)
     prune(model)
 
@@ -107,9 +108,9 @@ class _Quantiser:
         self._rows: dict[ir.Value, tuple[ir.Value, Steps]] = {}  # x -> (u, its steps)
         self._one = self.editor.constant("one", np.float32(1))
         inputs = {value.name: value for value in model.graph.inputs}
-        self._whole, self._picked = inputs["input_ids"], inputs.get("logits_idx")
+        self._whole, self._picked = inputs.get("input_ids"), inputs.get("logits_idx")
         self._flat = _depends_on(self._picked) if self._picked is not None else set()
-        self._zeros: dict[tuple[ir.Value, int], ir.Value] = {}
+        self._zeros: dict[tuple[ir.Value | None, int], ir.Value] = {}
 
     def convert_all(self, layers: Sequence[Linear], progress: Callable[[int, int], None]) -> None:
         for done, linear in enumerate(layers):
@@ -176,23 +177,26 @@ class _Quantiser:
     def _quantised(self, x: ir.Value, before: ir.Node, channels: int) -> tuple[ir.Value, Steps]:
         if x not in self._rows:
             steps = self.measure(self.editor, before, x)
-            like = self._picked if x.producer() in self._flat else self._whole
-            zeros = self._zero_points(like, steps.zero)
+            zeros = self._zero_points(x, before, steps.zero)
             u = self.editor.insert(
                 before, "QuantizeLinear", x, steps.size, zeros, axis=-1, block_size=channels
             )
             self._rows[x] = u, steps
         return self._rows[x]
 
-    def _zero_points(self, like: ir.Value, zero: int) -> ir.Value:
-        """uint8 `zero` in the shape of `like` with one axis more, of size one; made once, first of all."""
+    def _zero_points(self, x: ir.Value, before: ir.Node, zero: int) -> ir.Value:
+        """uint8 `zero` for each row of x, [..., 1]; made once, first of all, from the ids that have a row each.
+
+        In a graph that reads no tokens all inputs of layers have the same rows: those of the first tell.
+        """
+        like = self._picked if x.producer() in self._flat else self._whole
         if (like, zero) not in self._zeros:
-            first = next(iter(self.editor.graph))
-            shape = self.editor.insert(first, "Shape", like)
-            one = self.editor.constant("column", np.array([1]))
-            column = self.editor.insert(first, "Concat", shape, one, axis=0)
+            insert = self.editor.insert
+            first = before if like is None else next(iter(self.editor.graph))
+            shape = insert(first, "Shape", x, end=-1) if like is None else insert(first, "Shape", like)
+            column = insert(first, "Concat", shape, self.editor.constant("column", np.array([1])), axis=0)
             value = ir.tensor(np.array([zero], np.uint8))
-            self._zeros[like, zero] = self.editor.insert(first, "ConstantOfShape", column, value=value)
+            self._zeros[like, zero] = insert(first, "ConstantOfShape", column, value=value)
         return self._zeros[like, zero]
 
 

@@ -3,7 +3,8 @@
     norm -> q, k, v          norm -> gate, up          final norm -> head (and back where tokens are embedded)
     v    -> output           up   -> down              (one factor per channel, geometric mean 1)
 
-In fp32 the graph computes what it did. A layer whose input comes from elsewhere keeps its weights.
+A norm's bias goes with its weight. In fp32 the graph computes what it did. A layer whose input comes from
+elsewhere keeps its weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from export.passes.anatomy import Linear, attentions, embedding, linears, norm_weight
+from export.passes.anatomy import Linear, embedding, linears, norm_bias, norm_weight
+from export.passes.attend import split_of
 from export.passes.editing import Editor, array_of, consumers, data_of, set_array
 
 Array = np.ndarray[Any, Any]
@@ -52,6 +54,7 @@ def smooth(model: ir.Model, squares: Mapping[str, Array], balance: Balance) -> d
     smoother.norms()
     smoother.products()
     smoother.values()
+    smoother.plain_values()
     return smoother.applied
 
 
@@ -59,6 +62,7 @@ class _Smoother:
     def __init__(self, model: ir.Model, loudness: Mapping[str, Array], balance: Balance) -> None:
         self.model, self.loudness, self.balance = model, loudness, balance
         self.by_node = {linear.node: linear for linear in linears(model)}
+        self.fused = [node for node in model.graph if node.op_type == "GroupQueryAttention"]
         self.applied: dict[str, Array] = {}
 
     def norms(self) -> None:
@@ -67,11 +71,13 @@ class _Smoother:
             by_source.setdefault(linear.source, []).append(linear)
         for source, readers in by_source.items():
             weight = norm_weight(source)
-            if weight is None or len(consumers(weight)) > 1 or len(readers) < len(consumers(source)):
+            if weight is None or _shared(weight, norm_bias(source)) or len(readers) < len(consumers(source)):
                 continue
             largest = np.max([_largest_rows(linear) for linear in readers], axis=0)
             factor = self._factor(Site(self.loudness[readers[0].name], largest, readers))
-            set_array(weight, data_of(weight) / factor)
+            for part in (weight, norm_bias(source)):
+                if part is not None:
+                    set_array(part, data_of(part) / factor)
             for linear in readers:
                 self._multiply_rows(linear, factor)
 
@@ -89,7 +95,7 @@ class _Smoother:
 
     def values(self) -> None:
         """The output projection reads averages of v: one factor per channel of v, the same for its heads."""
-        for node in attentions(self.model):
+        for node in self.fused:
             readers = consumers(node.outputs[0])
             while len(readers) == 1 and readers[0].op_type in ("Flatten", "Gather"):  # the last layer's rows
                 readers = consumers(readers[0].outputs[0])
@@ -107,6 +113,22 @@ class _Smoother:
             values = node.inputs[0] if node.inputs[2] is None else node.inputs[2]  # packed: q, k, v in a row
             if self._divide_last_columns(values, factor):
                 self._multiply_rows(output, spread(factor))
+
+    def plain_values(self) -> None:
+        """The same where attention is made of plain products: MatMul(Softmax, v)."""
+        for node in self.model.graph:
+            weights = node.inputs[0].producer() if node.op_type == "MatMul" else None
+            if weights is None or weights.op_type != "Softmax":
+                continue
+            split, heads = split_of(node.inputs[1]), consumers(node.outputs[0])
+            joined = consumers(heads[0].outputs[0])[0] if len(heads) == 1 else None
+            readers = consumers(joined.outputs[0]) if joined is not None else []
+            if split is None or len(readers) != 1 or readers[0] not in self.by_node:
+                continue
+            output = self.by_node[readers[0]]
+            factor = self._factor(Site(self.loudness[output.name], _largest_rows(output), [output]))
+            if self._divide_last_columns(split.inputs[0], factor):
+                self._multiply_rows(output, factor)
 
     def _factor(self, site: Site) -> Array:
         balance = self.balance(site)
@@ -156,6 +178,10 @@ class _Smoother:
 def _for_every_head(factor: Array, grouped: tuple[int, int, int]) -> Array:
     """[kv heads * dim] -> [heads * dim]: all heads of a group read the same channels of v."""
     return np.broadcast_to(factor.reshape(grouped[0], 1, grouped[2]), grouped).reshape(-1)
+
+
+def _shared(*parts: ir.Value | None) -> bool:
+    return any(part is not None and len(consumers(part)) > 1 for part in parts)
 
 
 def _largest_rows(linear: Linear) -> Array:

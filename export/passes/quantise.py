@@ -185,7 +185,7 @@ class _Quantiser:
         return self._rows[x]
 
     def _zero_points(self, x: ir.Value, before: ir.Node, zero: int) -> ir.Value:
-        """uint8 `zero` for each row of x, [..., 1]; made once, first of all, from the ids that have a row each.
+        """uint8 `zero` for each row of x, [..., 1]; made once, first of all, from ids with a row each.
 
         In a graph that reads no tokens all inputs of layers have the same rows: those of the first tell.
         """

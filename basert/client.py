@@ -36,6 +36,18 @@ class ChunkChoice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
 
 
+class Embedding(msgspec.Struct, frozen=True):
+    embedding: str  # base64 of float32, little-endian
+    index: int = 0
+
+
+class Embeddings(msgspec.Struct, frozen=True):
+    """An answer of /v1/embeddings."""
+
+    data: list[Embedding]
+    usage: Usage = Usage()
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     message: str = "no reason given"
     code: str | int | None = None
@@ -47,6 +59,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     id: str
     max_model_len: int | None = None  # tokens of prompt and answer together
     system_fingerprint: str | None = None  # the build
+    task: str | None = None  # "generate" | "embed" | "rerank" | "classify"
 
 
 class _ModelList(msgspec.Struct, frozen=True):
@@ -77,6 +90,7 @@ class _ErrorAnswer(msgspec.Struct, frozen=True):
     error: ErrorBody
 
 
+_decode_embeddings = msgspec.json.Decoder(Embeddings).decode
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decode_error = msgspec.json.Decoder(_ErrorAnswer).decode
 
@@ -111,6 +125,11 @@ class Client:
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         async with self._request("POST", path, body) as answer:
             return msgspec.json.decode(await answer.read())
+
+    async def embed(self, body: dict[str, Any]) -> Embeddings:
+        """`body` asks for base64."""
+        async with self._request("POST", "/v1/embeddings", body) as answer:
+            return _decode_embeddings(await answer.read())
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
         """Chunks as they come. Closing the generator hangs up, which cancels the request at the server."""

@@ -122,6 +122,9 @@ class ServeConfig(AppConfig):
         float | None,
         Help("Milliseconds that an encoder's texts wait for others to share a batch.", least=0, most=1000),
     ] = None
+    provider: Annotated[
+        str | None, Help("What runs the models, as cpu or openvino; else whatever is the fastest here.")
+    ] = None
     threads: Annotated[
         int | None, Help("Threads an engine computes with; else one per core.", least=1, most=1024)
     ] = None

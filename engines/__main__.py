@@ -157,7 +157,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=True,
         help="a lone sequence guesses its next tokens from what it said, and verifies them in one step",
     )
-    add("--provider", default=AUTO, help="which of the bundle's graphs to run [auto: the first that can be]")
+    add("--provider", default=AUTO, help="which of the bundle's graphs to run [auto: the fastest here]")
     add("--prefix-cache", action=argparse.BooleanOptionalAction, default=True, help="reuse common beginnings")
     add("--prefix-cache-file", type=Path, help="keep what is cached here from one start to the next")
     add(

@@ -24,6 +24,7 @@ from engines.stats import EncoderCounters
 from engines.worker import Done, Worker
 
 LEAD = 0.002  # seconds before a run's expected end at which the next batch is packed
+ALONE = 0.02  # seconds that a run may take for which nothing else is received: a lone input's
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +95,11 @@ class EncoderEngine(BaseEngine):
 
         Raises whatever `check` raises when a run failed and the runtime is not to be trusted any more.
         """
+        self._collect()
+        if self._line_up(here=True):
+            self._collect()
+
+    def _collect(self) -> None:
         failed = False
         while (done := self._worker.done()) is not None:
             failed |= done.error is not None
@@ -102,7 +108,6 @@ class EncoderEngine(BaseEngine):
             while self._runs:
                 self._take(self._worker.wait(), go_on=False)
             self._check()
-        self._line_up()
 
     def _take(self, done: Done[Run], go_on: bool) -> None:
         """A run is over. The graph is kept busy first, answers leave second."""
@@ -130,18 +135,22 @@ class EncoderEngine(BaseEngine):
             return 0.0
         return self._queue.oldest + self._batch_wait
 
-    def _line_up(self) -> None:
+    def _line_up(self, here: bool = False) -> bool:
+        """Have the next batch run, if it is time to. A request that has the engine to itself may run here and
+        now: whether it did."""
         now = time.monotonic()
         if len(self._runs) > 1 or not len(self._queue) or now < self._lining_up():
-            return
+            return False
         batch = self._queue.pop()
         run = Run(batch, self._runner.fill(batch.bucket, [entry.row for entry in batch.entries]))
+        expected = self._queue.costs.expected(batch.bucket)
+        here = here and not self._runs and expected <= ALONE and len(self._open) == 1 and not len(self._queue)
         if not self._runs:
-            self._since = now
-            self._due = now + self._queue.costs.expected(batch.bucket)
+            self._since, self._due = now, now + expected
         self._runs.append(run)
-        self._worker.submit(run)
         self._begin(batch, now)
+        (self._worker.run if here else self._worker.submit)(run)
+        return here
 
     def _begin(self, batch: Batch, now: float) -> None:
         for request in {entry.request for entry in batch.entries if not entry.request.began}:

@@ -85,7 +85,7 @@ class Hub:
             if key.data == _LISTENER:
                 self._accept()
             elif key.data == _WAKER:
-                cast(socket.socket, key.fileobj).recv(4096)
+                cast(socket.socket, key.fileobj).recv(1 << 16)
             else:
                 if mask & selectors.EVENT_WRITE:
                     self._write(key.data)

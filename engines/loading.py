@@ -118,6 +118,8 @@ def _info(start: Start, provider: str, load_seconds: float) -> EngineInfo:
 
 def _options(config: EngineConfig, manifest: Manifest) -> SessionOptions:
     max_context = config.max_context or manifest.max_context
+    if manifest.family == "encoder":  # whose own limit is often less than what is wanted of models beside it
+        max_context = min(max_context, manifest.max_context)
     if max_context > manifest.max_context:
         raise BundleError(
             f"{manifest.name} was exported for {manifest.max_context} tokens of context, not {max_context}; "

@@ -42,6 +42,11 @@ class Worker(Generic[Job]):
         """Have a job run after those that were submitted before."""
         self._jobs.put(job)
 
+    def run(self, job: Job) -> None:
+        """Run a job here and now: for the caller it takes less time than to wake two threads, one after the
+        other. Only while none that was submitted runs."""
+        self._do(job)
+
     def done(self) -> Done[Job] | None:
         """The next job that is over, if one is."""
         return self._done.popleft() if self._ended.acquire(blocking=False) else None
@@ -58,12 +63,15 @@ class Worker(Generic[Job]):
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            error = None
-            started = time.perf_counter()
-            try:
-                self._run(job)
-            except Exception as raised:
-                error = raised
-            self._done.append(Done(job, time.perf_counter() - started, error))
-            self._ended.release()
+            self._do(job)
             self._wake()
+
+    def _do(self, job: Job) -> None:
+        error = None
+        started = time.perf_counter()
+        try:
+            self._run(job)
+        except Exception as raised:
+            error = raised
+        self._done.append(Done(job, time.perf_counter() - started, error))
+        self._ended.release()

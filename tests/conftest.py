@@ -44,6 +44,16 @@ def smollm2_int4() -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm_fp32() -> Path:
+    return export("minilm", "minilm-fp32", "fp32")
+
+
+@pytest.fixture(scope="session")
+def minilm_w8a8() -> Path:
+    return export("minilm", "minilm-w8a8", "w8a8")
+
+
+@pytest.fixture(scope="session")
 def tiny_llama() -> tuple[Path, Path]:
     """(bundle, checkpoint) of a two-layer Llama with random weights, in fp32."""
     checkpoint = STORE / "sources" / "tiny-llama"

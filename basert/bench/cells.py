@@ -14,6 +14,7 @@ from basert.bench.results import Decode, Level, Percentiles, Prefill, Report, Sp
 from basert.client import RequestFailed
 
 Sample = TypeVar("Sample")
+Work = TypeVar("Work")  # what is asked: Workload of decoders, Texts of encoders
 
 # Objects with a string, a number and an enumeration, more of them than any context has room for.
 _ITEM = {
@@ -32,20 +33,20 @@ ENDLESS = {
 }
 
 
-class Cell(ABC, Generic[Sample]):
+class Cell(ABC, Generic[Sample, Work]):
     """One line of the report to be."""
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
 
-    async def repeat(self, workload: Workload, keep: bool) -> None:
+    async def repeat(self, workload: Work, keep: bool) -> None:
         """Measure once more; what a warm-up found is not kept."""
         sample = await self.measure(workload)
         if keep:
             self.samples.append(sample)
 
     @abstractmethod
-    async def measure(self, workload: Workload) -> Sample:
+    async def measure(self, workload: Work) -> Sample:
         """Raises RequestFailed where the server cannot be measured."""
 
     @abstractmethod
@@ -53,7 +54,7 @@ class Cell(ABC, Generic[Sample]):
         """Add what the samples say; there is at least one."""
 
 
-class PrefillCell(Cell[float]):
+class PrefillCell(Cell[float, Workload]):
     """`batch` prompts at once, each for a single token."""
 
     def __init__(self, batch: int, prompt_tokens: int) -> None:
@@ -70,7 +71,7 @@ class PrefillCell(Cell[float]):
         report.prefill.append(Prefill(self.batch, self.prompt_tokens, Spread.of(self.samples)))
 
 
-class DecodeCell(Cell[tuple[float, float | None]]):
+class DecodeCell(Cell[tuple[float, float | None], Workload]):
     """`batch` streams at once; what counts lies between the last one's first token and the first one's end.
 
     A sample is (output tokens per second, Python's share of the engine's step time). The first streams run
@@ -123,7 +124,7 @@ class DecodeCell(Cell[tuple[float, float | None]]):
         report.decode.append(Decode(self.batch, self.prompt_tokens, self._asked, rate, python, constrained))
 
 
-class LoadCell(Cell[tuple[list[Outcome], float]]):
+class LoadCell(Cell[tuple[list[Outcome], float], Workload]):
     """`concurrency` clients, each sending its next request as soon as the last was answered.
 
     A sample is (outcomes, seconds from the first sent to the last answered). The first `shared` tokens of a

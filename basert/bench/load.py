@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from basert.bench.prompts import Prompts
 from basert.client import Client, RequestFailed
 
 PATH = "/v1/completions"
+Run = Callable[[Client, dict[str, Any], "Outcome"], Awaitable[None]]
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Outcome:
     arrivals: list[float] = field(default_factory=list)
     tokens: int = 0
     prompt_tokens: int = 0
+    vectors: list[str] = field(default_factory=list)  # of embeddings, base64 of float32
     error: str | None = None
     began: asyncio.Event = field(default_factory=asyncio.Event)  # the first chunk, or the end without one
 
@@ -78,9 +80,9 @@ async def run(client: Client, body: dict[str, Any], outcome: Outcome) -> None:
 
 
 async def crowd(
-    client: Client, bodies: list[dict[str, Any]], concurrency: int
+    client: Client, bodies: list[dict[str, Any]], concurrency: int, run: Run = run
 ) -> tuple[list[Outcome], float]:
-    """All requests, `concurrency` at a time, and the seconds from the first sent to the last answered."""
+    """All requests, `concurrency` at a time: outcomes in order; seconds from first sent to last answered."""
     outcomes: list[Outcome] = []
     waiting = iter(bodies)
 

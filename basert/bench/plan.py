@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from basert.bench.cells import Cell, DecodeCell, LoadCell, PrefillCell
+from basert.bench.cells import Cell, DecodeCell, LoadCell, PrefillCell, Work
 from basert.bench.load import Workload
 from basert.bench.results import Report
 from basert.progress import Show
@@ -26,14 +26,12 @@ class Plan:
     load_output_tokens: int
     shared_prefix: int  # of the load prompts' tokens, those that are alike
     requests: int  # of each client of a level, in each repetition
-    repetitions: int
-    seconds: float  # for everything; what is not measured by then is left out
     slots: int  # the server's: larger batches are left out
     max_context: int  # the server's: longer cells are left out
     constrained: bool = False  # measure decoding by a JSON schema, too
 
 
-def cells_of(plan: Plan, skipped: list[str]) -> list[Cell[Any]]:
+def cells_of(plan: Plan, skipped: list[str]) -> list[Cell[Any, Workload]]:
     """The plan's cells, table by table; adds a line to `skipped` for each that the server has no room for."""
     pairs = [
         (length, batch)
@@ -67,21 +65,22 @@ def _fits(plan: Plan, batch: int, tokens: int, skipped: list[str]) -> bool:
     return False
 
 
-async def measure(plan: Plan, workload: Workload, report: Report, show: Show) -> None:
-    """One round to warm up, then the repetitions; when `plan.seconds` are over, the report has what there is.
+async def measure(
+    cells: Sequence[Cell[Any, Work]], workload: Work, seconds: float, report: Report, show: Show
+) -> None:
+    """One round to warm up, then the repetitions; when `seconds` are over, the report has what there is.
 
     Raises RequestFailed where the server cannot be measured.
     """
-    cells = cells_of(plan, report.skipped)
-    steps = list(itertools.product(range(plan.repetitions + 1), cells))
+    steps = list(itertools.product(range(report.repetitions + 1), cells))
     try:
-        async with asyncio.timeout(plan.seconds):
+        async with asyncio.timeout(seconds):
             for done, (number, cell) in enumerate(steps):
                 show(done, len(steps))
                 await cell.repeat(workload, keep=number > 0)
             report.complete = True
     except TimeoutError:
-        report.skipped.append(f"what was not measured within {plan.seconds:g} s")
+        report.skipped.append(f"what was not measured within {seconds:g} s")
     show(len(steps), len(steps))
     for cell in cells:
         if cell.samples:

@@ -81,6 +81,28 @@ class Level(msgspec.Struct, frozen=True):
     shared_prefix: int = 0  # first tokens of the prompts that are alike within a repetition
 
 
+class Embeddings(msgspec.Struct, frozen=True):
+    """`concurrency` clients, each sending its next `inputs` texts when the last were answered."""
+
+    inputs: int
+    concurrency: int
+    requests: int  # answered, over all repetitions
+    errors: dict[str, int]  # message -> how often
+    texts_per_second: Spread
+    whole_request: Percentiles
+
+
+class BucketCost(msgspec.Struct, frozen=True):
+    """What one shape of an encoder's graph did for all that was measured, the warm-up round included."""
+
+    rows: int
+    tokens: int
+    runs: int
+    inputs: int  # rows that were no padding
+    input_tokens: int  # tokens that were no padding
+    run_seconds: float
+
+
 class Machine(msgspec.Struct, frozen=True):
     """The machine that measured; the server's, when that runs here too."""
 
@@ -115,5 +137,8 @@ class Report(msgspec.Struct):
     prefill: list[Prefill] = []
     decode: list[Decode] = []
     load: list[Level] = []
+    embeddings: list[Embeddings] = []
+    buckets: list[BucketCost] = []
+    texts: str = ""  # which were embedded
     skipped: list[str] = []
     complete: bool = False

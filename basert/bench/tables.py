@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from basert.bench.results import Machine, Percentiles, Report, Spread, Subject
+from basert.bench.results import Embeddings, Level, Machine, Percentiles, Report, Spread, Subject
 
 
 def render(report: Report) -> str:
@@ -17,9 +17,18 @@ def render(report: Report) -> str:
         parts.append(table(f"Decode: output tokens per second, {runs}", *_decode(report)))
     if report.load:
         parts.append(table(_load_title(report, runs), *_load(report)))
-        parts += [f"  {count} × {error}" for level in report.load for error, count in level.errors.items()]
+        parts += _errors(report.load)
+    if report.embeddings:
+        title = f"Embeddings, {runs}; milliseconds of a request at p50 / p90 / p99"
+        parts += [report.texts, table(title, *_embeddings(report)), *_errors(report.embeddings)]
+    if report.buckets:
+        parts.append(table("Buckets of the graph, over all of it", *_buckets(report)))
     parts += [f"left out: {reason}" for reason in dict.fromkeys(report.skipped)]
     return "\n\n".join(parts)
+
+
+def _errors(measured: Sequence[Level | Embeddings]) -> list[str]:
+    return [f"  {count} × {error}" for one in measured for error, count in one.errors.items()]
 
 
 def _heading(subject: Subject, machine: Machine) -> str:
@@ -76,12 +85,45 @@ def _load(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
     return names, [*rows]
 
 
+def _embeddings(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
+    rows = [
+        (
+            f"{one.inputs}",
+            f"{one.concurrency}",
+            f"{one.requests}",
+            f"{sum(one.errors.values())}",
+            *_spread(one.texts_per_second),
+            _percentiles(one.whole_request, 1),
+        )
+        for one in report.embeddings
+    ]
+    return ("texts", "clients", "answered", "errors", "texts/s", "", "latency"), [*rows]
+
+
+def _buckets(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
+    whole = sum(one.run_seconds for one in report.buckets)
+    rows = [
+        (
+            f"{one.rows} x {one.tokens}",
+            f"{one.runs:,}",
+            f"{one.inputs / (one.runs * one.rows):.0%}",
+            f"{one.input_tokens / (one.runs * one.rows * one.tokens):.0%}",
+            f"{1e3 * one.run_seconds / one.runs:.2f}",
+            f"{1e6 * one.run_seconds / one.input_tokens:.1f}" if one.input_tokens else "",
+            f"{one.run_seconds / whole:.0%}" if whole else "",
+        )
+        for one in report.buckets
+    ]
+    return ("rows x tokens", "runs", "rows used", "tokens used", "ms/run", "µs/token", "of all"), [*rows]
+
+
 def _spread(spread: Spread) -> tuple[str, str]:
     return f"{spread.median:,.0f}", f"({spread.lowest:,.0f}–{spread.highest:,.0f})"
 
 
-def _percentiles(of: Percentiles) -> str:
-    return " / ".join("–" if value is None else f"{value:,.0f}" for value in (of.p50, of.p90, of.p99))
+def _percentiles(of: Percentiles, digits: int = 0) -> str:
+    values = (of.p50, of.p90, of.p99)
+    return " / ".join("–" if value is None else f"{value:,.{digits}f}" for value in values)
 
 
 def table(title: str, names: Sequence[str], rows: list[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import sys
 from pathlib import Path
@@ -12,16 +13,17 @@ import click
 from click.core import ParameterSource
 
 from basert import progress
-from basert.bench import environment, profiling
-from basert.bench.engine import Counters
+from basert.bench import encoding, environment, profiling
+from basert.bench.engine import Bucket, Counters
 from basert.bench.load import Workload
-from basert.bench.plan import Plan, measure
+from basert.bench.plan import Plan, cells_of, measure
 from basert.bench.prompts import Prompts
 from basert.bench.results import Report, Subject
+from basert.bench.sentences import load, request
 from basert.bench.tables import render
 from basert.cli.options import Target, connect, connection_options
 from basert.cli.rooms import find_bundle
-from basert.client import Client
+from basert.client import Client, RequestFailed
 from basert.errors import ConfigError
 from basert.manifest import digest, read_manifest, write_json
 
@@ -108,6 +110,28 @@ class Counts(click.ParamType[tuple[int, ...]]):
     "--requests", type=click.IntRange(1), metavar="N", default=2, show_default=True, help="Of each client."
 )
 @click.option(
+    "--inputs",
+    type=Counts(),
+    default="1,8,32",
+    show_default=True,
+    help="Of an encoder: texts in a request, in turn.",
+)
+@click.option(
+    "--texts",
+    type=click.IntRange(1),
+    metavar="N",
+    default=500,
+    show_default=True,
+    help="Of an encoder: texts for each pair of --inputs and --concurrency.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".cache/peers",
+    show_default=True,
+    help="Where an encoder's texts are kept.",
+)
+@click.option(
     "--repetitions",
     type=click.IntRange(1),
     metavar="N",
@@ -150,6 +174,9 @@ def command(
     Three tables: prefill and decode by batch and prompt length, and load by number of clients, each client
     sending its next request when the last was answered. Everything goes over HTTP, streamed, greedy, with
     prompts that are all different. An empty list ("") leaves its tables out.
+
+    An encoder has two tables of its own: texts per second and latency by --inputs and --concurrency, and what
+    each shape of its graph was used for.
     """
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json: the folder {json_file.absolute().parent} does not exist; make it first.")
@@ -206,10 +233,42 @@ async def _measure(target: Target, flags: dict[str, Any]) -> Report:
         repetitions=flags["repetitions"],
     )
     async with Client(target.url, target.api_key) as client:
-        counters = await Counters.read(client, target.model)
-        slots = int(counters.slots) if counters else sys.maxsize
-        plan = Plan(slots=slots, max_context=target.card.max_model_len or sys.maxsize, **flags)
-        workload = Workload(client, target.model, await Prompts.from_server(client, target.model))
-        with progress.task("measuring", unit="runs") as show:
-            await measure(plan, workload, report, show)
+        if await _embeds(client, target):
+            await _measure_encoder(client, target, report, flags)
+        else:
+            await _measure_decoder(client, target, report, flags)
     return report
+
+
+async def _embeds(client: Client, target: Target) -> bool:
+    """Another server's model does not say; it is asked. Raises ConfigError for what can only rank or sort."""
+    if target.card.task in ("rerank", "classify"):
+        raise ConfigError(f"{target.model} gives scores: name a model that writes or embeds texts.")
+    if target.card.task is not None:
+        return target.card.task == "embed"
+    try:
+        return bool((await client.embed(request(target.model, ["Hello."]))).data)
+    except RequestFailed:
+        return False
+
+
+async def _measure_decoder(client: Client, target: Target, report: Report, flags: dict[str, Any]) -> None:
+    counters = await Counters.read(client, target.model)
+    slots = int(counters.slots) if counters else sys.maxsize
+    names = [field.name for field in dataclasses.fields(Plan)]
+    asked = {name: flags[name] for name in names if name in flags}
+    plan = Plan(slots=slots, max_context=target.card.max_model_len or sys.maxsize, **asked)
+    workload = Workload(client, target.model, await Prompts.from_server(client, target.model))
+    with progress.task("measuring", unit="runs") as show:
+        await measure(cells_of(plan, report.skipped), workload, flags["seconds"], report, show)
+
+
+async def _measure_encoder(client: Client, target: Target, report: Report, flags: dict[str, Any]) -> None:
+    sentences = load(flags["cache"], flags["texts"])
+    report.texts = sentences.about
+    cells = encoding.cells_of(flags["inputs"], flags["concurrencies"], flags["texts"], report.skipped)
+    before = await Bucket.read(client, target.model)
+    with progress.task("measuring", unit="runs") as show:
+        texts = encoding.Texts(client, target.model, sentences)
+        await measure(cells, texts, flags["seconds"], report, show)
+    report.buckets = encoding.costs(before, await Bucket.read(client, target.model))

@@ -17,24 +17,29 @@ import click
 from basert import progress
 from basert.bench import environment
 from basert.bench.peers import cache as kept
+from basert.bench.peers import reference
 from basert.bench.peers.basert_itself import Basert
+from basert.bench.peers.encoding import Encoding
+from basert.bench.peers.generating import Generating
 from basert.bench.peers.markdown import render
 from basert.bench.peers.peer import Model, Peer, Setup
 from basert.bench.peers.results import Comparison, Contestant
 from basert.bench.peers.rounds import START, Plan, Rounds
 from basert.bench.peers.running import Entrant
-from basert.bench.peers.table import PEERS
+from basert.bench.peers.table import PEERS, TRIALS, peers_of
 from basert.bench.peers.texts import Texts
-from basert.bench.peers.trials import TRIALS
+from basert.bench.peers.trial import Discipline, Trial
 from basert.bench.prompts import Prompts
+from basert.bench.sentences import Sentences
+from basert.bench.sentences import load as load_sentences
 from basert.cli.local import exit_on_signals
 from basert.cli.rooms import export_extra, find_bundle
-from basert.errors import BasertError
+from basert.errors import BasertError, ConfigError
 from basert.manifest import digest, read_manifest, write_json
 from basert.text import tokenizer
 
 STREAMS, CONTEXT = 32, 1536  # what the workloads need at once, and of one sequence
-ABOUT_START = "from starting the process to its first sign of readiness and to its first token"
+ABOUT_START = "from starting the process to its first sign of readiness and to its first answer"
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -60,14 +65,14 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.command("bench-peers")
 @click.argument("model", default="smollm2")
 @click.option(
-    "--peers", type=Names([*PEERS]), default=",".join(PEERS), show_default=True, help="Beside basert."
+    "--peers",
+    type=Names([*PEERS]),
+    help="Beside basert.  [default: all that serve such a model]",
 )
 @click.option(
     "--workloads",
-    type=Names([START, *TRIALS]),
-    default=",".join((START, *TRIALS)),
-    show_default=True,
-    help="Which to measure.",
+    type=Names([START, *(name for trials in TRIALS.values() for name in trials)]),
+    help="Which to measure.  [default: all that are for such a model]",
 )
 @click.option(
     "--repetitions", type=click.IntRange(1), metavar="N", default=3, show_default=True, help="Rounds."
@@ -98,8 +103,8 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option("--install-only", is_flag=True, help="Install the peers, measure nothing.")
 def command(
     model: str,
-    peers: tuple[str, ...],
-    workloads: tuple[str, ...],
+    peers: tuple[str, ...] | None,
+    workloads: tuple[str, ...] | None,
     repetitions: int,
     seconds: float,
     threads: int | None,
@@ -114,19 +119,42 @@ def command(
     """
     exit_on_signals()
     served = _model(find_bundle(model), cache)
-    report = _report(served, workloads, repetitions, threads or len(os.sched_getaffinity(0)))
-    chosen = [Basert(), *(PEERS[name]() for name in peers)]
-    entrants = [*_entrants(chosen, served, cache, report)]
+    trials = _trials(served, workloads)
+    started = workloads is None or START in workloads
+    report = _report(served, trials, started, repetitions, threads or len(os.sched_getaffinity(0)))
+    entrants = [*_entrants([Basert(), *_peers(served, peers)], served, cache, report)]
     if not install_only:
-        plan = Plan([TRIALS[name] for name in workloads if name != START], repetitions, seconds)
-        _measure(plan, entrants, served, report, output)
+        _measure(Plan(trials, repetitions, seconds), entrants, served, cache, report, output)
     for name, reason in report.left_out.items():
         click.echo(f"left out: {name}: {reason}", err=True)
 
 
+def _peers(model: Model, names: Sequence[str] | None) -> list[Peer]:
+    """All that serve its family, or those of them that are named. Raises ConfigError for others."""
+    known = peers_of(model.family)
+    _refuse("--peers", names or (), known, model)
+    return [PEERS[name]() for name in (known if names is None else names)]
+
+
+def _trials(model: Model, names: Sequence[str] | None) -> list[Trial[Any]]:
+    known = TRIALS[model.family]
+    _refuse("--workloads", names or (), (START, *known), model)
+    return [known[name] for name in (known if names is None else names) if name != START]
+
+
+def _refuse(flag: str, names: Sequence[str], known: Sequence[str], model: Model) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"{flag}: {name} is not for {model.name}, which is of the family {model.family};"
+                f" say some of {', '.join(known)}."
+            )
+
+
 def _model(bundle: Path, cache: Path) -> Model:
     """What the bundle was exported from is fetched again if need be, and a checkpoint is made of it."""
-    source = read_manifest(bundle).provenance.source
+    manifest = read_manifest(bundle)
+    source = manifest.provenance.source
     name = hashlib.sha256(f"{source.uri} {source.sha256}".encode()).hexdigest()[:16]
     folder = cache.absolute() / "checkpoints" / name
 
@@ -146,13 +174,14 @@ def _model(bundle: Path, cache: Path) -> Model:
             kept.keep(folder, "1", f"unpacking {source.uri}", lambda: prepare.prepare(path, folder))
         return folder
 
-    return Model(bundle.name, bundle, name, fetch, checkpoint)
+    return Model(bundle.name, bundle, name, manifest.family, fetch, checkpoint)
 
 
-def _report(model: Model, workloads: Sequence[str], repetitions: int, threads: int) -> Comparison:
+def _report(
+    model: Model, trials: Sequence[Trial[Any]], started: bool, repetitions: int, threads: int
+) -> Comparison:
     manifest = read_manifest(model.bundle)
-    chosen = [TRIALS[name] for name in workloads if name != START]
-    start = {START: ABOUT_START} if START in workloads else {}
+    start = {START: ABOUT_START} if started else {}
     return Comparison(
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=["basert", *sys.argv[1:]],
@@ -161,8 +190,8 @@ def _report(model: Model, workloads: Sequence[str], repetitions: int, threads: i
         source=manifest.provenance.source.uri,
         bundle=f"{manifest.variant} {digest(model.bundle)}",
         settings={"threads": threads, "streams": STREAMS, "context": CONTEXT, "repetitions": repetitions},
-        workloads={**start, **{trial.name: trial.about for trial in chosen}},
-        headlines={**dict.fromkeys(start, "answered_s"), **{trial.name: trial.headline for trial in chosen}},
+        workloads={**start, **{trial.name: trial.about for trial in trials}},
+        headlines={**dict.fromkeys(start, "answered_s"), **{trial.name: trial.headline for trial in trials}},
     )
 
 
@@ -189,13 +218,35 @@ def _entrant(peer: Peer, model: Model, cache: Path, report: Comparison) -> Entra
     return Entrant(peer, setup)
 
 
-def _measure(plan: Plan, entrants: Sequence[Entrant], model: Model, report: Comparison, output: Path) -> None:
-    """Whatever ends it, what was measured by then is written down."""
+def _discipline(model: Model, cache: Path, report: Comparison) -> Discipline[Any]:
+    if model.family == "encoder":
+        sentences = load_sentences(cache)
+        report.method = [*Encoding.method, sentences.about]
+        return Encoding(sentences, _reference(model, sentences, cache, report))
     text = tokenizer.load(model.bundle)
+    report.method = [*Generating.method]
     prompts = Prompts.from_encoder(functools.partial(text.encode, add_special=False))
+    return Generating(prompts, Texts.of(text))
+
+
+def _reference(model: Model, sentences: Sentences, cache: Path, report: Comparison) -> bytes | None:
+    """What the checkpoint itself makes of the texts; the report goes on without, if need be."""
+    try:
+        return reference.vectors(model, sentences, cache)
+    except (BasertError, OSError) as error:
+        progress.note(f"no vector is compared with the checkpoint's own: {error}")
+        report.skipped.append(f"cosines: {error}")
+        return None
+
+
+def _measure(
+    plan: Plan, entrants: Sequence[Entrant], model: Model, cache: Path, report: Comparison, output: Path
+) -> None:
+    """Whatever ends it, what was measured by then is written down."""
+    discipline = _discipline(model, cache, report)
     try:
         with progress.task("measuring", unit="steps") as show:
-            rounds = Rounds(plan, prompts, Texts.of(text), report, show)
+            rounds = Rounds(plan, discipline, report, show)
             asyncio.run(rounds.run(entrants))
     finally:
         _write(report, output)

@@ -161,6 +161,7 @@ class Engine(Kept):
             "--max-context": config.max_context,
             "--max-queue": config.max_queue,
             "--batch-wait": config.batch_wait,
+            "--provider": config.provider,
             "--threads": config.threads,
             "--cpus": config.engine_cpus(self._number),
             "--numa-node": config.numa_node,

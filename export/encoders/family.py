@@ -9,7 +9,6 @@ import msgspec
 from basert.errors import ExportError
 from basert.manifest import ENCODER_GOLDEN, PARITY, EncoderGolden, EncoderParity, Graph, write_json
 from basert.progress import Show
-from engines.sessions.instructions import integer_products
 from export.choice import Choice, check_variant
 from export.encoders.buckets import read_buckets
 from export.encoders.golden import make_golden

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from basert.bench import environment
 from basert.bench.peers.basert_itself import Basert
+from basert.bench.peers.generating import Generating
 from basert.bench.peers.peer import Model, Peer, PeerFailed, Setup
 from basert.bench.peers.results import Comparison, Contestant
 from basert.bench.peers.running import Entrant
 from basert.bench.peers.texts import Texts
-from basert.bench.peers.trials import Trial
+from basert.bench.peers.trial import Trial
 from basert.bench.prompts import Prompts
 from basert.text import tokenizer
 from tests.tiny import write_testing_bundle
@@ -47,12 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     def nowhere() -> Path:
         raise PeerFailed("the testing bundle was exported from nothing.")
 
-    return Model("tiny", bundle, "0", nowhere, nowhere)
-
-
-@pytest.fixture(scope="package")
-def prompts(model: Model) -> Prompts:
-    return Prompts.from_encoder(tokenizer.load(model.bundle).encode)
+    return Model("tiny", bundle, "0", "decoder", nowhere, nowhere)
 
 
 @pytest.fixture(scope="package")
@@ -60,11 +56,16 @@ def texts(model: Model) -> Texts:
     return Texts.of(tokenizer.load(model.bundle))
 
 
+@pytest.fixture(scope="package")
+def generating(model: Model, texts: Texts) -> Generating:
+    return Generating(Prompts.from_encoder(tokenizer.load(model.bundle).encode), texts)
+
+
 def entrant(peer: Peer, model: Model) -> Entrant:
     return Entrant(peer, Setup(Path(), Path(), model, 1, 4, 1536))
 
 
-def comparison(entrants: list[Entrant], trials: list[Trial]) -> Comparison:
+def comparison(entrants: list[Entrant], trials: list[Trial[Any]]) -> Comparison:
     return Comparison(
         started="2026-01-01T00:00:00+00:00",
         command=["basert", "bench-peers"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,9 @@ from basert.bench.prompts import Prompts
 from basert.bench.results import Report, percentile
 from basert.manifest import digest
 from basert.profile import Profile
+from basert.server_process import ServerProcess, free_port
 from tests.cli.conftest import Run
+from tests.packages import DATA
 from tests.serving import Server
 
 SMALL = (
@@ -146,3 +150,37 @@ def test_a_profile_can_be_kept(basert: Run, tiny_llama: tuple[Path, Path], tmp_p
     found = msgspec.json.decode(file.read_bytes(), type=Profile)
     assert [phase.rows for phase in found.phases] == [1, 8, 32, 1]
     assert "Decode, 32 rows, 8 tokens before" in done.stdout
+
+
+@pytest.fixture
+def encoder() -> Iterator[ServerProcess]:
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.hashing", str(port), "--metrics"]
+    root = str(Path(__file__).parents[2])
+    with ServerProcess(command, port=port, env={"PYTHONPATH": root}, ready_path="/v1/models") as server:
+        yield server
+
+
+def test_an_encoder_has_tables_of_its_own(basert: Run, encoder: ServerProcess, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    asked = ("--inputs", "1,8,99", "--concurrency", "1,3", "--texts", "40", "--repetitions", "2")
+    folders = ("--cache", str(DATA / "bench"), "--json", str(file))
+    done = basert("bench", "--url", encoder.url, *asked, *folders)
+    assert done.returncode == 0, done.stderr
+    assert "40 texts, whose lengths are log-uniform" in done.stdout
+    assert "left out: requests of 99 texts: there are 40" in done.stdout
+    assert "8 x 32" in done.stdout
+    report = msgspec.json.decode(file.read_bytes(), type=Report)
+    assert report.complete
+    assert [(one.inputs, one.concurrency, one.requests) for one in report.embeddings] == [
+        (1, 1, 80),
+        (1, 3, 80),
+        (8, 1, 10),
+        (8, 3, 10),
+    ]
+    [bucket] = report.buckets
+    assert (bucket.runs, bucket.inputs) == (3 * (40 + 40 + 5 + 5), 3 * 4 * 40)
+    for one in report.embeddings:
+        assert not one.errors
+        assert len(one.texts_per_second.samples) == 2
+        assert 0 < one.whole_request.p50 <= one.whole_request.p99

@@ -57,3 +57,10 @@ def test_an_unknown_name_is_a_usage_error(basert: Run, roomy: str) -> None:
     done = basert("bench-peers", roomy, "--peers", "llama.cpp,nobody")
     assert done.returncode == 2
     assert "'nobody' is none of llama.cpp" in done.stderr
+
+
+def test_what_is_for_encoders_is_not_for_others(basert: Run, roomy: str) -> None:
+    for flag, name in (("--peers", "infinity"), ("--workloads", "16x32")):
+        done = basert("bench-peers", roomy, flag, name)
+        assert done.returncode == 2
+        assert f"{flag}: {name} is not for tiny, which is of the family decoder" in done.stderr

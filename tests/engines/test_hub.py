@@ -184,6 +184,16 @@ def test_a_signal_ends_a_waiting_poll(hub: Hub) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_another_thread_ends_a_waiting_poll_or_the_next(hub: Hub) -> None:
+    threading.Thread(target=hub.wake).start()
+    assert hub.poll(None) == []
+    for _ in range(100_000):  # far more than it holds: that is no error, and one poll takes them all
+        hub.wake()
+    while hub.poll(0) == [] and hub._selector.select(0):
+        pass
+    assert hub._selector.select(0) == []
+
+
 def test_a_loop_that_ends_with_open_connections_ends_in_silence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

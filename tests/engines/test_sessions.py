@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 
 from basert.errors import BundleError
-from basert.manifest import Graph, KVCache, read_manifest
+from basert.manifest import Graph, KVCache, Manifest, read_manifest
+from engines import sessions
+from engines.loading import choose_graph
 from engines.sessions import SessionOptions, cores, cpu, open_session
+from tests.tiny import write_testing_encoder
 
 OPTIONS = SessionOptions(slots=2, max_context=64, threads=1)
 
@@ -51,6 +55,28 @@ def test_a_target_that_is_not_in_the_table_is_refused(decoder: tuple[Path, Graph
     moved = Graph("decoder", "npu", graph.path, [], [], [1], [8])
     with pytest.raises(BundleError, match="'npu', only for openvino, cpu"):
         open_session(path, moved, kv, OPTIONS)
+
+
+@pytest.fixture
+def two_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """An encoder with a graph for a runtime that is not installed, and one for the testing session."""
+    manifest = read_manifest(write_testing_encoder(tmp_path))
+    monkeypatch.setitem(sessions.TARGETS, "absent", "engines.sessions.no_such_runtime:Session")
+    [graph] = manifest.graphs
+    return msgspec.structs.replace(manifest, graphs=[msgspec.structs.replace(graph, target="absent"), graph])
+
+
+def test_auto_takes_the_first_graph_that_has_its_runtime_here(two_targets: Manifest) -> None:
+    assert [choose_graph(two_targets, provider).target for provider in ("auto", "")] == ["testing"] * 2
+    assert choose_graph(two_targets, "absent").target == "absent"
+    with pytest.raises(BundleError, match="no graph for 'cpu', only for absent, testing"):
+        choose_graph(two_targets, "cpu")
+
+
+def test_a_runtime_that_is_not_installed_is_refused_by_name(two_targets: Manifest) -> None:
+    graph = choose_graph(two_targets, "absent")
+    with pytest.raises(BundleError, match="The runtime for 'absent' is not installed"):
+        open_session(Path(graph.path), graph, two_targets.kv_cache, OPTIONS)
 
 
 def test_a_cache_that_cannot_be_had_is_refused(decoder: tuple[Path, Graph, KVCache]) -> None:

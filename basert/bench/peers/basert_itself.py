@@ -24,4 +24,6 @@ class Basert(Peer):
     def command(self, setup: Setup, port: int) -> list[str]:
         serve = [sys.executable, "-m", "basert", "serve", str(setup.model.bundle), "--port", str(port)]
         serve += ["--served-model-name", setup.model.name, "--threads", str(setup.threads)]
-        return [*serve, "--continuous-batching", str(setup.streams)]
+        if setup.model.family == "decoder":
+            serve += ["--continuous-batching", str(setup.streams)]
+        return serve

@@ -9,6 +9,7 @@ from basert.bench.peers.results import METRICS, Comparison, Contestant
 from basert.bench.results import Spread
 
 MISSING = "–"
+CLOSENESS = "cosine_min"  # stands beside every speed of vectors
 
 
 def render(report: Comparison) -> str:
@@ -64,7 +65,12 @@ def _beside(report: Comparison, workload: str, name: str, metric: str, reference
     if spread is None:
         return MISSING
     better = None if name == reference else report.advantage(workload, reference, name, metric)
-    return _spread(spread, METRICS[metric].digits) + ("" if better is None else f" [{better:.2f}×]")
+    close = report.spread(workload, name, CLOSENESS)
+    return (
+        _spread(spread, METRICS[metric].digits)
+        + ("" if better is None else f" [{better:.2f}×]")
+        + ("" if close is None else f", cos {close.lowest:.{METRICS[CLOSENESS].digits}f}")
+    )
 
 
 def _details(report: Comparison) -> Iterator[str]:
@@ -108,7 +114,7 @@ def _left_out(report: Comparison) -> Iterator[str]:
 def _method(report: Comparison) -> str:
     idle = ", ".join(f"{name} {cores:.1%}" for name, cores in report.busiest_idle().items())
     lines = [
-        "One client, the same for all: streamed /v1/completions, greedy, prompts as token ids, all unlike.",
+        *report.method,
         "In a round all servers run, and each workload goes from one to the next, in changing order; only the"
         " one that is measured has requests.",
         f"The most that a waiting server took of one core meanwhile: {idle}." if idle else "",

@@ -22,6 +22,7 @@ class Model:
     name: str  # what clients call it
     bundle: Path
     digest: str  # of the source: names what is made of it
+    family: str  # of its manifest
     source: Callable[[], Path]  # a GGUF file, or a checkpoint folder; raises ExportError
     checkpoint: Callable[[], Path]  # the same as a Hugging Face folder in float32; raises ExportError
 
@@ -52,6 +53,7 @@ class Peer(ABC):
     home: ClassVar[str] = (
         ""  # the folder of its installation, shared by those that name the same; else `name`
     )
+    family: ClassVar[str] = "decoder"  # of the models that it serves, as Manifest.family has it
     recipe: ClassVar[str]  # changes whenever install or convert would make something else
     notes: ClassVar[tuple[str, ...]]  # how it was tuned, and where it gets less than was asked for
     ready_path: ClassVar[str] = "/v1/models"
@@ -69,7 +71,7 @@ class Peer(ABC):
 
     @abstractmethod
     def command(self, setup: Setup, port: int) -> list[str]:
-        """What serves OpenAI's completions on 127.0.0.1:port. Raises PeerFailed."""
+        """What serves OpenAI's completions, or embeddings, on 127.0.0.1:port. Raises PeerFailed."""
 
     def environment(self, setup: Setup) -> Mapping[str, str]:
         """Variables besides those of this process."""

@@ -18,6 +18,13 @@ class Metric:
 
 
 METRICS = {
+    "texts_per_second": Metric("texts/s", True),
+    "latency_ms": Metric("latency, ms (median)", False, 1),
+    "latency_p99_ms": Metric("latency, ms (p99)", False, 1),
+    "inside_ms": Metric("without HTTP, ms (median)", False, 2),
+    "session_ms": Metric("of it the runtime, ms", False, 2),
+    "cosine_min": Metric("lowest cosine", True, 5),
+    "cosine_mean": Metric("mean cosine", True, 5),
     "tokens_per_second": Metric("tokens/s", True),
     "first_token_ms": Metric("first token, ms (median)", False),
     "gap_ms": Metric("between tokens, ms (median)", False, 1),
@@ -26,7 +33,7 @@ METRICS = {
     "quiet_gap_ms": Metric("without, ms (median)", False, 1),
     "busy_gap_p99_ms": Metric("while they arrive, ms (p99)", False, 1),
     "ready_s": Metric("to ready, s", False, 2),
-    "answered_s": Metric("to the first token, s", False, 2),
+    "answered_s": Metric("to the first answer, s", False, 2),
     "memory_mib": Metric("memory, MiB", False),
 }
 
@@ -70,6 +77,7 @@ class Comparison(msgspec.Struct):
     settings: dict[str, float]  # threads, streams, context, repetitions
     workloads: dict[str, str]  # name -> what it is
     headlines: dict[str, str]  # workload -> the metric it is about
+    method: list[str] = []  # of the discipline: what was asked, and of which texts
     contestants: list[Contestant] = []
     left_out: dict[str, str] = {}  # peer -> why
     samples: list[Sample] = []

@@ -12,15 +12,13 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from basert.bench.peers.peer import PeerFailed
 from basert.bench.peers.processes import cpu_seconds
 from basert.bench.peers.results import Comparison, Failure, Sample
 from basert.bench.peers.running import Entrant, Running, running
-from basert.bench.peers.texts import Texts
-from basert.bench.peers.trials import Trial
-from basert.bench.prompts import Prompts
+from basert.bench.peers.trial import Discipline, Trial
 from basert.client import RequestFailed
 from basert.progress import Show, note
 
@@ -33,7 +31,7 @@ One = TypeVar("One")
 
 @dataclass(frozen=True)
 class Plan:
-    trials: Sequence[Trial]
+    trials: Sequence[Trial[Any]]
     repetitions: int
     seconds: float  # for everything; what is not measured by then is left out
 
@@ -50,8 +48,8 @@ def turned(ones: Sequence[One], by: int) -> list[One]:
 class Rounds:
     """Fills the report; a server that fails is named in it and left out from then on."""
 
-    def __init__(self, plan: Plan, prompts: Prompts, texts: Texts, report: Comparison, show: Show) -> None:
-        self._plan, self._prompts, self._texts = plan, prompts, texts
+    def __init__(self, plan: Plan, discipline: Discipline[Any], report: Comparison, show: Show) -> None:
+        self._plan, self._discipline = plan, discipline
         self._report, self._show = report, show
         self._began = time.perf_counter()
         self._total = self._done = 0  # steps, of which a server takes one to start and one for each trial
@@ -84,14 +82,16 @@ class Rounds:
     async def _start(self, stack: AsyncExitStack, number: int, entrant: Entrant) -> list[Running]:
         """The server, or none when it failed."""
         try:
-            server = await stack.enter_async_context(running(entrant, self._prompts, self._texts))
+            server = await stack.enter_async_context(running(entrant, self._discipline))
         except PeerFailed as error:
             self._leave_out(entrant.name, error.message)
             return []
         self._keep(number, server, START, server.started, {})
         return [server]
 
-    async def _measure(self, number: int, trial: Trial, server: Running, servers: Sequence[Running]) -> None:
+    async def _measure(
+        self, number: int, trial: Trial[Any], server: Running, servers: Sequence[Running]
+    ) -> None:
         others = {other.name: other.process.pid for other in servers if other is not server}
         await asyncio.sleep(SETTLE_SECONDS)
         before, start = {name: cpu_seconds(pid) for name, pid in others.items()}, time.perf_counter()
@@ -113,7 +113,7 @@ class Rounds:
         at = time.perf_counter() - self._began
         self._report.samples.append(Sample(number, at, server.name, workload, values, idle))
 
-    def _failed(self, number: int, trial: Trial, server: Running, reason: str) -> None:
+    def _failed(self, number: int, trial: Trial[Any], server: Running, reason: str) -> None:
         """A workload that failed says nothing of the next one, unless the server has died of it."""
         note(f"{server.name}, {trial.name}: {reason}")
         self._report.failures.append(Failure(number, server.name, trial.name, reason))

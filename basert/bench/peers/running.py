@@ -1,4 +1,4 @@
-"""One server of a comparison, up and warm: started, asked for its first token, warmed up, ended."""
+"""One server of a comparison, up and warm: started, asked for a first answer, warmed up, ended."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from basert.bench.load import Outcome, Workload, crowd, run
 from basert.bench.peers.peer import Peer, PeerFailed, Setup
 from basert.bench.peers.processes import memory_mib
-from basert.bench.peers.texts import Texts
-from basert.bench.peers.trials import Subject, check
-from basert.bench.prompts import Prompts
+from basert.bench.peers.trial import Discipline, Subject
 from basert.client import Client, RequestFailed
 from basert.errors import Unavailable
 from basert.server_process import ServerProcess, free_port, own_environment
 
-WARM_SECONDS = 120.0  # for the first token and the warm-up; then it counts as failed
+WARM_SECONDS = 120.0  # for the first answer and the warm-up; then it counts as failed
 
 
 @dataclass(frozen=True)
@@ -49,21 +47,21 @@ class Running:
 
 
 @asynccontextmanager
-async def running(entrant: Entrant, prompts: Prompts, texts: Texts) -> AsyncGenerator[Running]:
+async def running(entrant: Entrant, discipline: Discipline[Any]) -> AsyncGenerator[Running]:
     """Raises PeerFailed where it does not start, or does not answer."""
     began = time.perf_counter()
     process = _spawn(entrant)
     try:
         await _ready(entrant, process)
         ready = time.perf_counter() - began
-        async with Client(process.url, keep_alive=False) as client:
-            workload = Workload(client, entrant.setup.model.name, prompts)
+        async with Client(process.url, keep_alive=discipline.keep_alive) as client:
+            subject = discipline.subject(client, entrant.setup.model.name, process.pid)
             async with _in_time(process):
-                answered = await _first_token(workload) - began
+                answered = await discipline.first_answer(subject) - began
                 memory = memory_mib(process.pid)
-                await _warm_up(workload, entrant.setup.streams)
+                await discipline.warm_up(subject, entrant.setup.streams)
             started = {"ready_s": ready, "answered_s": answered, "memory_mib": memory}
-            yield Running(entrant, Subject(workload, texts, process.pid), process, started)
+            yield Running(entrant, subject, process, started)
     finally:
         await asyncio.to_thread(_end, process)
 
@@ -96,21 +94,6 @@ async def _in_time(process: ServerProcess) -> AsyncGenerator[None]:
     except RequestFailed as error:
         last = process.last_words()[-300:]
         raise PeerFailed(f"its first answers failed: {error.message} It said last: {last}") from None
-
-
-async def _first_token(workload: Workload) -> float:
-    """When it came, in perf_counter seconds."""
-    outcome = Outcome(time.perf_counter())
-    await run(workload.client, workload.body(workload.prompts.draw(16), 4), outcome)
-    check([outcome], 16, 4)
-    return outcome.arrivals[0]
-
-
-async def _warm_up(workload: Workload, streams: int) -> None:
-    """One stream, all streams and a long prompt: what grows with use has grown before anything is timed."""
-    for count, prompt_tokens in ((1, 64), (streams, 64), (2, 512)):
-        outcomes, _ = await crowd(workload.client, workload.bodies(count, prompt_tokens, 8), count)
-        check(outcomes, prompt_tokens, 8)
 
 
 def _end(process: ServerProcess) -> None:

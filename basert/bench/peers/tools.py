@@ -50,14 +50,20 @@ def pip_install(room: Path, *packages: str, options: Sequence[str] = ()) -> None
     run(room, *pip, "install", "--prefer-binary", *options, *packages)
 
 
-def unpack_sdist(room: Path, package: str, version: str, sha256: str) -> Path:
-    """The folder of a source package, fetched with pip as it is set up here, its hash checked."""
-    wanted = (f"{package}=={version}", "--no-binary", package)
+def fetch(room: Path, package: str, version: str, sha256: str, *, source: bool = False) -> Path:
+    """A package's wheel, or its source archive, fetched with pip as it is set up here, its hash checked."""
+    wanted = (f"{package}=={version}", "--no-binary" if source else "--only-binary", package)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
-    run(room, *pip, "download", "--no-deps", "--dest", room / "sdist", *wanted)
-    [archive] = (room / "sdist").glob("*.tar.gz")
+    run(room, *pip, "download", "--no-deps", "--dest", room / "fetched", *wanted)
+    [archive] = (room / "fetched").glob("*.tar.gz" if source else "*.whl")
     if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
         raise PeerFailed(f"{archive.name} is not the file this recipe knows (its SHA-256 differs).")
+    return archive
+
+
+def unpack_sdist(room: Path, package: str, version: str, sha256: str) -> Path:
+    """The folder of a source package, its hash checked."""
+    archive = fetch(room, package, version, sha256, source=True)
     with tarfile.open(archive) as files:
         files.extractall(room / "source", filter="data")
     archive.unlink()

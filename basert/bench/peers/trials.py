@@ -1,4 +1,4 @@
-"""The workloads: what is asked of every server alike, and what is noted. Knows no server.
+"""The workloads of decoders: what is asked of every server alike, and what is noted. Knows no server.
 
 A trial refuses to give numbers for something else than it asked for: fewer tokens, a shortened prompt.
 """
@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import statistics
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from basert.bench.load import Outcome, Workload, crowd, run
 from basert.bench.peers.processes import MemoryPeak
 from basert.bench.peers.texts import Texts
+from basert.bench.peers.trial import Subject, Trial
 from basert.bench.results import percentile
 from basert.client import RequestFailed
 
@@ -24,27 +24,13 @@ TOGETHER_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A server as the trials see it."""
-
+class Stream(Subject):
     workload: Workload
     texts: Texts
-    pid: int
 
 
 @dataclass(frozen=True)
-class Trial(ABC):
-    name: str
-    about: str
-    headline: str  # the metric that it is about
-
-    @abstractmethod
-    async def measure(self, subject: Subject) -> dict[str, float]:
-        """Values by the names of METRICS. Raises RequestFailed where the server does not do what is asked."""
-
-
-@dataclass(frozen=True)
-class Load(Trial):
+class Load(Trial[Stream]):
     """A closed loop: each of `streams` clients sends its next request when its last one was answered."""
 
     streams: int
@@ -53,7 +39,7 @@ class Load(Trial):
     output_tokens: int
     shared: int = 0
 
-    async def measure(self, subject: Subject) -> dict[str, float]:
+    async def measure(self, subject: Stream) -> dict[str, float]:
         lengths = (self.prompt_tokens, self.output_tokens, self.shared)
         bodies = subject.workload.bodies(self.requests, *lengths)
         with MemoryPeak(subject.pid) as peak:
@@ -69,14 +55,14 @@ class Load(Trial):
 
 
 @dataclass(frozen=True)
-class SingleStream(Trial):
+class SingleStream(Trial[Stream]):
     """Prompts that are about something, one after the other."""
 
     kind: Literal["repeating", "chat"]
     output_tokens: int
     to_the_end: bool  # or until the model ends by itself
 
-    async def measure(self, subject: Subject) -> dict[str, float]:
+    async def measure(self, subject: Stream) -> dict[str, float]:
         prompts: list[list[int]] = getattr(subject.texts, self.kind)
         bodies = [subject.workload.body(prompt, self.output_tokens) for prompt in prompts]
         for body in bodies:
@@ -90,7 +76,7 @@ class SingleStream(Trial):
 
 
 @dataclass(frozen=True)
-class Arrivals(Trial):
+class Arrivals(Trial[Stream]):
     """Running streams, first by themselves, then while long prompts come in one after the other."""
 
     streams: int
@@ -100,7 +86,7 @@ class Arrivals(Trial):
     arriving_tokens: int
     quiet_seconds: float
 
-    async def measure(self, subject: Subject) -> dict[str, float]:
+    async def measure(self, subject: Stream) -> dict[str, float]:
         client = subject.workload.client
         outcomes = [Outcome(time.perf_counter()) for _ in range(self.streams)]
         bodies = subject.workload.bodies(self.streams, self.prompt_tokens, self.longest)
@@ -174,7 +160,7 @@ def _load(streams: int, requests: int, prompt: int, output: int, headline: str =
     return Load(f"{streams}x{prompt}", about, headline, streams, requests, prompt, output)
 
 
-TRIALS: dict[str, Trial] = {
+TRIALS: dict[str, Trial[Stream]] = {
     trial.name: trial
     for trial in (
         _load(1, 4, 128, 128),

@@ -29,11 +29,11 @@ $(VENV)/.made:
 # The stamps order themselves: test's environment is a superset of run's.
 $(VENV)/.run: $(VENV)/.made setup.cfg constraints.txt
 	@echo "installing basert with its exporter into $(VENV) (a few minutes the first time)"
-	$(INSTALL) '.[cpu,export,peers]'
+	$(INSTALL) '.[cpu,audio,export,peers]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(INSTALL) '.[cpu,openvino,export,peers,test,dev]'
+	$(INSTALL) '.[cpu,openvino,audio,export,peers,test,dev]'
 	touch $@
 
 tests/node/node_modules/.made: tests/node/package.json

@@ -1,7 +1,7 @@
 """Sound files to samples: float32, mono, 16 kHz. Starts a process for each file; knows no format.
 
-A process, not a thread: ffmpeg reads what strangers send, and should it crash or run wild, nothing but that one file
-is lost. It starts in about 0.1 s. Both ends are files (in memory), so that the event loop has no bytes to move.
+A process, not a thread: ffmpeg reads what strangers send, and should it crash or run wild, nothing but that
+file is lost. It starts in about 0.1 s. Both ends are files in memory: the event loop has no bytes to move.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Limits:
 async def decode(source: bytes | Path, limits: Limits | None = None) -> NDArray[np.float32]:
     """The first sound track of a sound or video file as samples [n] in -1..1, mono, RATE per second.
 
-    The format is told by the content, whatever the file is called. A file that breaks off gives what is there.
+    The format is told by the content, whatever the file is called. A file that breaks off gives what it has.
     Raises InvalidRequest for what holds no sound or more than the limits allow, PayloadTooLarge for too many
     bytes, ConfigError where the extra `audio` is not installed. Cancelled, it ends its process.
     """

@@ -1,10 +1,10 @@
 """`python -m basert.audio.decoding`: one sound file to samples, in a process of its own, behind limits.
 
-A file on standard input (seekable) becomes s16le mono at 16 kHz on standard output (a file, too). The exit status
-says how it went (`Outcome`). Knows ffmpeg through PyAV, no numpy: that would double the time it takes to start.
+A file on standard input (seekable) becomes s16le mono at 16 kHz on standard output (a file, too). The exit
+status says how it went (`Outcome`). Knows ffmpeg through PyAV, no numpy: that would double the time to start.
 
 Files are what strangers send. So this process takes its own rights away before it looks at one: time, memory,
-the right to open anything. Formats that name other files (playlists, concatenations) are not among those it reads.
+the right to open anything. It reads no formats that name other files (playlists, concatenations).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(most_seconds: float, most_cpu_seconds: int, most_memory: int, parent: i
     end_with_parent(signal.SIGKILL, parent)
     try:
         import av
-        import av.subtitles.stream  # which PyAV would load only when there is a file, and no more files can be opened
+        import av.subtitles.stream  # PyAV loads it late, when nothing can be opened any more
     except ImportError:
         return Outcome.NOT_INSTALLED
     _confine(most_cpu_seconds, most_memory)
@@ -98,7 +98,7 @@ def _decode(source: BinaryIO, target: BinaryIO, most_seconds: float) -> Outcome:
     return Outcome.DECODED if written else Outcome.UNREADABLE
 
 
-def _refuse(url: str, flags: int, options: dict[str, str]) -> None:
+def _refuse(url: str, *_: Any) -> None:
     raise PermissionError(f"a file may not name another one: {url}")
 
 

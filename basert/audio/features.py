@@ -1,7 +1,7 @@
 """Samples to the log-mel spectrogram that Whisper reads. Knows samples and arrays, no files and no model.
 
-The numbers are those of transformers' WhisperFeatureExtractor (a test holds them together): 25 ms Hann frames every
-10 ms, Slaney's mel bands, log10 cut off 8 below the loudest value of the window.
+The numbers are those of transformers' WhisperFeatureExtractor (a test holds them together): 25 ms Hann frames
+every 10 ms, Slaney's mel bands, log10 cut off 8 below the loudest value of the window.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def log_mel(samples: NDArray[np.float32], bands: int = 80) -> NDArray[np.float32
 
 
 def _reflect(padded: NDArray[np.float32], samples: NDArray[np.float32]) -> None:
-    """Mirrors the window's ends, as the reference does: before the first sample, and behind a full window's last."""
+    """Mirrors the ends as the reference does: before the first sample, behind the last of a full window."""
     half = _FRAME // 2
     padded[:half] = padded[half + 1 : 2 * half + 1][::-1]
     if len(samples) > WINDOW - half:
@@ -53,8 +53,8 @@ def _reflect(padded: NDArray[np.float32], samples: NDArray[np.float32]) -> None:
 def _mel_power(frames: NDArray[np.float32], bands: int) -> NDArray[np.float32]:
     """Energy [bands, n] of frames [n, 400] in each mel band."""
     spectrum = np.fft.rfft(frames * _hann())
-    power = spectrum.real**2 + spectrum.imag**2
-    return _mel_filters(bands) @ power.T  # type: ignore[no-any-return]
+    power: NDArray[np.float32] = spectrum.real**2 + spectrum.imag**2  # type: ignore[assignment]
+    return _mel_filters(bands) @ power.T
 
 
 @cache

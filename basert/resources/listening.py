@@ -28,6 +28,7 @@ class Wish:
     """What a request asks of every window."""
 
     task: Task
+    limits: Thresholds
     language: str | None  # Whisper's code; None: to be found out
     languages: Sequence[str] = ()  # of which it is one; (): of all
     hotwords: Sequence[int] = ()  # token ids, as those of the prompt
@@ -37,7 +38,6 @@ class Wish:
     timestamps: bool = True
     words: bool = False
     temperature: float = 0.0
-    limits: Thresholds = Thresholds()
     max_tokens: int | None = None  # of a window's answer
     seed: int = 0
     priority: int = 0

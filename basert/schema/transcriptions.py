@@ -148,10 +148,8 @@ class TranscriptionRequest(TranslationRequest, kw_only=True):
                 raise InvalidRequest(f"Speakers are not told apart; leave '{field}' out.", param=field)
 
 
-LISTS = frozenset(
-    ("timestamp_granularities", "include", "keywords", "languages")
-    + ("known_speaker_names", "known_speaker_references")
-)
+LISTS = {"timestamp_granularities", "include", "keywords", "languages"}
+LISTS |= {"known_speaker_names", "known_speaker_references"}
 
 
 def from_form(fields: dict[str, list[str]], file: str | None) -> dict[str, Any]:

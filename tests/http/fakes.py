@@ -118,7 +118,7 @@ class FakeEngine:
 
 
 class Said(NamedTuple):
-    """What a fake speech model answers to a window. finish: "length" ends it with `text` and no end of text."""
+    """What a fake speech model answers to a window. finish: "length" means that it breaks off there."""
 
     text: str
     logprob: float = -0.25
@@ -177,7 +177,8 @@ class FakeEars:
     def _attention(self, n: int, count: int, request: Submit) -> bytes:
         """Each token looks at the tenth of a second with its number."""
         speech = self._model.manifest.speech
-        assert speech is not None and request.sound is not None
+        assert speech is not None
+        assert request.sound is not None
         if not request.sound.alignment:
             return b""
         table = np.full((1, speech.alignment_heads, speech.frames), 1e-3, "<f2")

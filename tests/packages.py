@@ -27,7 +27,7 @@ _PINNED = {
         "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
         "bfcl_eval/data/",
     ),
-    # Recordings of read speech with the times of their words (public domain, LibriVox) in PocketSphinx's source (BSD).
+    # PocketSphinx's source (BSD) has LibriVox recordings (public domain) with the times of their words.
     "pocketsphinx==5.0.4": (
         "pocketsphinx-5.0.4.tar.gz",
         "17d2971e998490def9554b6ba41886708422af5b4ae888723b1b077aab0fe8d4",

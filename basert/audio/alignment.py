@@ -42,9 +42,9 @@ def warp(cost: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]
     while row > 0 and column > 0:
         path.append((row - 1, column - 1))
         both, above, left = total[row - 1, column - 1], total[row - 1, column], total[row, column - 1]
-        if both < above and both < left:
+        if both <= above and both <= left:
             row, column = row - 1, column - 1
-        elif above < both and above < left:
+        elif above < left:
             row -= 1
         else:
             column -= 1

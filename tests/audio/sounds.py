@@ -22,10 +22,9 @@ def written(
     layout: str = "mono",
     picture: str | None = None,
 ) -> bytes:
-    """`samples` (mono, 16 kHz) as a file. codec: of the sound, None for none; picture: codec of a short film."""
+    """`samples` (mono, 16 kHz) as a file. codec: None for no sound; picture: a film's codec."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as target:
-        film = target.add_stream(picture, rate=10) if picture else None
         film = target.add_stream(picture, rate=10) if picture else None
         sound = target.add_stream(codec, rate=rate, layout=layout) if codec else None
         if film:
@@ -38,7 +37,8 @@ def written(
 def _write_film(target, film) -> None:
     film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
     for at in range(10):
-        target.mux(film.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * at, np.uint8))))
+        picture = np.full((48, 64, 3), 20 * at, np.uint8)
+        target.mux(film.encode(av.VideoFrame.from_ndarray(picture)))
     target.mux(film.encode(None))
 
 

@@ -88,7 +88,9 @@ async def test_a_film_without_sound_is_refused() -> None:
         await decode(written(sine(), "mp4", None, picture="mpeg4"))
 
 
-@pytest.mark.parametrize("data", [b"RIFF", b"\0" * 5000, b"no sound at all " * 500, random.Random(1).randbytes(9000)])
+@pytest.mark.parametrize(
+    "data", [b"RIFF", b"\0" * 5000, b"no sound at all " * 500, random.Random(1).randbytes(9000)]
+)
 async def test_what_is_no_sound_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="could not be decoded as sound") as caught:
         await decode(data)

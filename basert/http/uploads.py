@@ -44,7 +44,7 @@ class Form:
 
 @asynccontextmanager
 async def read_form(req: Request, config: AppConfig, file: str = "file") -> AsyncIterator[Form]:
-    """A request's form, whose field `file` may be a file. The client has `body_timeout` for each MiB.
+    """A request's form, whose field `file` is a file. The client has `body_timeout` for each MiB.
 
     Raises InvalidRequest, PayloadTooLarge, RequestTimeout.
     """
@@ -110,10 +110,10 @@ async def _take(part: BodyPart, form: Form, file: str, pace: _Pace) -> None:
     name = part.name
     if name is None:
         raise InvalidRequest("A part of the form has no name; send it as RFC 7578 says.")
-    if name == file and part.filename is not None:
+    if name == file:
         if form.file is not None:
             raise InvalidRequest(f"The form has more than one '{file}'; send one at a time.", param=file)
-        form.filename, form.file = part.filename, tempfile.TemporaryFile()  # noqa: SIM115
+        form.filename, form.file = part.filename or file, tempfile.TemporaryFile()  # noqa: SIM115
         async for chunk in part.stream:
             pace.add(len(chunk))
             form.file.write(chunk)

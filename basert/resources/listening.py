@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,12 +15,14 @@ from functools import cached_property
 from basert.audio import quality
 from basert.audio.formats import Task
 from basert.audio.quality import Thresholds
-from basert.errors import EngineFailed, Overloaded
+from basert.errors import EngineFailed, Overloaded, Unavailable
 from basert.http.metrics import Metrics
 from basert.http.models import Model
 from basert.manifest import Speech
 from basert.messages import Sampling, Sound, Submit, Tokens
 from basert.resources.planning import context_of
+
+PASSING = ("queue_full", "model_not_ready")  # codes of errors that are over when one waits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +93,8 @@ class Listener:
         asked = Submit(
             0, [self.speech.sot], 1, Sampling(temperature=0.0), allowed_ids=list(codes), sound=sound
         )
-        async with aclosing(self._steps(asked)) as steps:
-            async for said in steps:
-                if said.tokens:
-                    return codes[said.tokens[0]]
-        raise EngineFailed("The engine named no language.")
+        said = await self._answer(asked)
+        return codes[next(token for one in said for token in one.tokens)]
 
     async def hear(
         self, features: bytes, language: str, previous: Sequence[int], *, timestamps: bool
@@ -109,9 +108,8 @@ class Listener:
         sound = Sound(features, timestamps, wish.words)
         for temperature in quality.temperatures(wish.temperature):
             heard = Heard(temperature)
-            async with aclosing(self._steps(self._asked(prompt, sound, temperature))) as steps:
-                async for said in steps:
-                    heard.add(said)
+            for said in await self._answer(self._asked(prompt, sound, temperature)):
+                heard.add(said)
             heard.text = self.text(heard.tokens)
             if not quality.is_bad(heard.ratio, heard.average, heard.no_speech, wish.limits):
                 break
@@ -125,21 +123,30 @@ class Listener:
         lane = self.wish.priority
         return Submit(0, prompt, max(1, most), sampling, logprobs=0, priority=lane, sound=sound)
 
-    async def _steps(self, asked: Submit) -> AsyncGenerator[Tokens, None]:
-        """What the engine says. Once something is heard, a full queue is waited for."""
+    async def _answer(self, asked: Submit) -> list[Tokens]:
+        """All that the engine says. What is heard of a recording is not thrown away because the queue is full
+        or the engine died once: this window is asked for again."""
+        died = False
         while True:
-            since, first = time.perf_counter(), True
             try:
-                async with aclosing(self._model.engine.generate(asked)) as answers:
-                    async for said in answers:
-                        since, first = self._meter.step(len(said.tokens), since, first=first), False
-                        yield said
-                self._begun = True
-                return
-            except Overloaded as error:
-                if not self._begun:
+                return await self._once(asked)
+            except EngineFailed:
+                if died:
+                    raise
+                died = True
+            except (Overloaded, Unavailable) as error:
+                if error.code not in PASSING or not (self._begun or died):
                     raise
                 await asyncio.sleep(error.retry_after or 1.0)
+
+    async def _once(self, asked: Submit) -> list[Tokens]:
+        since, said = time.perf_counter(), list[Tokens]()
+        async with aclosing(self._model.engine.generate(asked)) as answers:
+            async for one in answers:
+                since = self._meter.step(len(one.tokens), since, first=not said)
+                said.append(one)
+        self._begun = True
+        return said
 
     def _prompt(self, language: str, previous: Sequence[int], *, timestamps: bool) -> list[int]:
         """Token ids: what was said before, as much as Whisper takes of it, and what is wanted now."""

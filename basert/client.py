@@ -8,7 +8,7 @@ is yielded when its bytes have come.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Sequence
 from typing import IO, Any, Self
 
 import aiohttp
@@ -159,13 +159,13 @@ class Client:
         raise self._early_end()
 
     async def transcribe(
-        self, path: str, file: IO[bytes], name: str, fields: Mapping[str, str]
+        self, path: str, file: IO[bytes], name: str, fields: Sequence[tuple[str, str]]
     ) -> AsyncGenerator[Hearing]:
         """What is heard as it comes, last the event of the whole. `fields`: of the form, without `stream`.
 
         A server that does not stream is told by an event without a type, whose `raw` is its answer.
         """
-        form = aiohttp.FormData({**fields, "stream": "true"})
+        form = aiohttp.FormData([*fields, ("stream", "true")])
         form.add_field("file", file, filename=name)
         async with self._request("POST", path, form=form) as answer:
             if answer.content_type != "text/event-stream":

@@ -67,17 +67,19 @@ def command(
     sys.exit(int(any(failed)))
 
 
-def _fields(flags: dict[str, Any]) -> dict[str, str]:
+def _fields(flags: dict[str, Any]) -> list[tuple[str, str]]:
     """Of the form."""
     said = {name: flags[name] for name in ("language", "prompt", "temperature")}
-    fields = {name: str(value) for name, value in said.items() if value is not None}
-    fields |= {"timestamp_granularities[]": "word"} if flags["words"] else {}
-    fields |= {"condition_on_previous_text": "true"} if flags["sequential"] else {}
-    return {"response_format": flags["form"], **fields}
+    fields = [(name, str(value)) for name, value in said.items() if value is not None]
+    if flags["words"]:
+        fields += [("timestamp_granularities[]", kind) for kind in ("word", "segment")]
+    if flags["sequential"]:
+        fields.append(("condition_on_previous_text", "true"))
+    return [("response_format", flags["form"]), *fields]
 
 
 async def _transcribe(
-    target: Target, file: Path, fields: dict[str, str], flags: dict[str, Any], folder: Path | None
+    target: Target, file: Path, fields: list[tuple[str, str]], flags: dict[str, Any], folder: Path | None
 ) -> bool:
     """One file. True if it was refused, which is told and does not keep others from their turn."""
     name = "stdin" if file == Path("-") else file.name
@@ -87,7 +89,7 @@ async def _transcribe(
     try:
         with _opened(file) as sound, progress.task(name, unit="s") as show:
             async with Client(target.url, target.api_key) as client:
-                async for heard in client.transcribe(path, sound, name, {"model": target.model, **fields}):
+                async for heard in client.transcribe(path, sound, name, [("model", target.model), *fields]):
                     if heard.end is not None and heard.duration:
                         show(round(heard.end), max(1, round(heard.duration)))
                     transcript.add(heard)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 from basert.audio.windows import LONGEST, Window
 from basert.http.models import Model
@@ -50,9 +50,10 @@ class Hearing:
     async def passages(self) -> Passages:
         """What was heard, in order; an empty list when nothing came for the keep-alive interval.
 
-        Raises what the engine client raises, and RequestTimeout. Closed, it cancels all windows.
+        Raises what the engine client raises, and RequestTimeout. Closed, it cancels all windows. However it
+        ends, the recording is closed.
         """
-        with self._service.engaged(self._model, 0, self._started):
+        with closing(self.recording), self._service.engaged(self._model, 0, self._started):
             ordered = _Ordered()
             async with aclosing(self._merged()) as merged:
                 async for batch in merged:

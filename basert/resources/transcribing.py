@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
+from pathlib import Path
 
 from falcon.asgi import Request, Response
 
@@ -19,7 +21,7 @@ from basert.manifest import Speech
 from basert.resources.choosing import speech_for
 from basert.resources.hearing import Hearing
 from basert.resources.listening import Wish
-from basert.resources.recordings import Studio
+from basert.resources.recordings import Recording, Studio
 from basert.resources.responding import send_events
 from basert.resources.service import Service
 from basert.resources.transcript_writer import TranscriptWriter
@@ -35,10 +37,20 @@ async def transcribe(
         request.check()
         model, speech = speech_for(task, request.model, service.models)
         wish = _wish(request, task, model, speech, service)
-        recording = await studio.read(form.path, _detection(request))
+        recording = await _recording(studio, form.path, request, service, req.context.started)
     hearing = Hearing(recording, wish, model, speech, service, req.context.started)
     writer = TranscriptWriter(request, task, model.text, recording.duration)
     await respond(resp, hearing, writer, service, stream=bool(request.stream))
+
+
+async def _recording(
+    studio: Studio, file: Path, request: TranslationRequest, service: Service, started: float
+) -> Recording:
+    try:
+        async with asyncio.timeout(service.seconds_left(started)):
+            return await studio.read(file, _detection(request))
+    except TimeoutError:
+        raise service.took_too_long() from None
 
 
 async def respond(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from falcon.testing import ASGIConductor
 
-from tests.audio.recordings import silence
+from tests.audio.recordings import silence, speech
 from tests.http.fakes import FakeModel, FakeModels, fake_app
 from tests.http.hearing import BOUNDARY, PATH, ask, form, post, refused, short, wav
 
@@ -48,6 +48,7 @@ async def test_no_boundary(client: ASGIConductor, kind: str) -> None:
     assert (await complaint(client, short(), kind)).startswith("The form cannot be read (")
 
 
+SPOKEN = wav(speech()[: 16_000 * 19 // 10])  # 1.9 s
 BODY = form([("model", "whisper")], b"RIFF")
 
 
@@ -145,3 +146,14 @@ async def test_a_hundred_damaged_files_beside_good_ones(client: ASGIConductor, w
     bad = [damaged(number) for number in range(100)]
     statuses, *_ = await asyncio.gather(asyncio.gather(*bad), *(good() for _ in range(5)))
     assert set(statuses) == {200, 400}
+
+
+async def test_only_so_much_sound_is_held_at_once(strict: ASGIConductor, whisper: FakeModel) -> None:
+    """Four times the longest recording; the others wait, and have their turn."""
+    gate = whisper.engine.gate = asyncio.Event()
+    asked = [asyncio.create_task(ask(strict, language="en", vad_filter="0", file=SPOKEN)) for _ in range(9)]
+    while whisper.engine.open < 4:
+        await asyncio.wait(asked, timeout=0.05)
+    gate.set()
+    assert len(await asyncio.gather(*asked)) == 9
+    assert whisper.engine.most_open == 4

@@ -81,12 +81,11 @@ async def respond(
 
 def _wish(request: TranslationRequest, task: Task, model: Model, speech: Speech, service: Service) -> Wish:
     """Raises InvalidRequest for what this model cannot do."""
-    among = getattr(request, "languages", None) or []
     in_turn = request.sequential or not request.detects_speech
     return Wish(
         task=task,
         language=_language(request.language, "language", speech) if request.language else None,
-        languages=[_language(one, "languages", speech) for one in among],
+        languages=[_language(one, "languages", speech) for one in request.spoken],
         hotwords=_ids(request.named_words, "hotwords", model, speech, service),
         prompt=_ids(request.prompt or "", "prompt", model, speech, service),
         in_turn=in_turn,

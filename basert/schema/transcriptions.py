@@ -69,6 +69,11 @@ class TranslationRequest(msgspec.Struct, kw_only=True):
         return []
 
     @property
+    def spoken(self) -> list[str]:
+        """Languages of which one is spoken; []: any may be."""
+        return []
+
+    @property
     def logprobs(self) -> bool:
         return False
 
@@ -121,6 +126,10 @@ class TranscriptionRequest(TranslationRequest, kw_only=True):
     @property
     def granularities(self) -> list[Granularity]:
         return self.timestamp_granularities or []
+
+    @property
+    def spoken(self) -> list[str]:
+        return self.languages or []
 
     @property
     def logprobs(self) -> bool:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from falcon.testing import ASGIConductor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.audio.recordings import silence, speech
 from tests.http.fakes import FakeModel, FakeModels, fake_app
@@ -157,3 +161,26 @@ async def test_only_so_much_sound_is_held_at_once(strict: ASGIConductor, whisper
     gate.set()
     assert len(await asyncio.gather(*asked)) == 9
     assert whisper.engine.most_open == 4
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    cuts=st.lists(
+        st.tuples(st.integers(0, len(BODY)), st.integers(0, 12), st.binary(max_size=12)), max_size=5
+    )
+)
+def test_mutated_forms_have_answers(cuts: list[tuple[int, int, bytes]]) -> None:
+    body = BODY
+    for at, length, instead in cuts:
+        body = body[:at] + instead + body[at + length :]
+
+    async def answered() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            models = FakeModels(Path(folder))
+            models.add_speech()
+            async with ASGIConductor(fake_app(models)) as client:
+                result = await client.simulate_post(PATH, body=body, headers={"Content-Type": KIND})
+                assert result.json["error"]["message"]
+                return result.status_code
+
+    assert asyncio.run(answered()) in (400, 404)

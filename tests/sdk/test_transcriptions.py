@@ -173,11 +173,24 @@ async def test_many_at_once_some_of_them_damaged(http: httpx.AsyncClient) -> Non
 
 
 async def test_figures(http: httpx.AsyncClient) -> None:
-    asked = await http.post(PATH, data={"model": "english"}, files={"file": short()})
+    """A window whose language was asked for is not heard again."""
+
+    async def figure(name: str) -> float:
+        figures = (await http.get("/metrics")).text
+        sample = f'basert_{name}_total{{model="{MODEL}"}} '
+        return next(
+            float(line.removeprefix(sample)) for line in figures.splitlines() if line.startswith(sample)
+        )
+
+    names = ("audio_windows", "engine_windows_heard", "engine_windows_reused", "audio_seconds")
+    before = [await figure(name) for name in names]
+    asked = await http.post(PATH, data={"model": MODEL, "prompt": "hello"}, files={"file": short()})
     assert asked.status_code == 200
-    figures = (await http.get("/metrics")).text
-    assert 'basert_audio_windows_total{model="english"}' in figures
-    assert 'basert_audio_seconds_total{model="english"}' in figures
+    grown = [await figure(name) - old for name, old in zip(names, before, strict=True)]
+    assert grown[0] == 1
+    assert grown[1] + grown[2] == 2
+    assert grown[1] <= 1
+    assert grown[3] == pytest.approx(7.1)
 
 
 def test_openai_node(server: Server, tmp_path: Path) -> None:
@@ -188,7 +201,7 @@ def test_openai_node(server: Server, tmp_path: Path) -> None:
 
 async def test_a_client_that_leaves_frees_the_engine(tmp_path: Path) -> None:
     """Else the second request would wait for the steps of eight windows."""
-    bundle = write_testing_speech(tmp_path, step_seconds=0.3, slots=1)
+    bundle = write_testing_speech(tmp_path, step_seconds=0.1, slots=1)
     with Server([bundle]) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             fields = {"model": MODEL, "language": "en"}

@@ -22,6 +22,7 @@ COMMANDS = {
     "remove": ("basert.cli.remove", "Remove a bundle from the store."),
     "chat": ("basert.cli.chat", "Talk to a model on the terminal."),
     "complete": ("basert.cli.complete", "Complete a prompt; reads and writes pipes."),
+    "transcribe": ("basert.cli.transcribe", "Write down what recordings say; text, subtitles or JSON."),
     "bench": ("basert.cli.bench", "Measure a running server or a bundle."),
     "completion": ("basert.cli.completion", "Print a shell completion script."),
 }

@@ -8,8 +8,8 @@ is yielded when its bytes have come.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import Any, Self
+from collections.abc import AsyncGenerator, Sequence
+from typing import IO, Any, Self
 
 import aiohttp
 import msgspec
@@ -53,13 +53,24 @@ class ErrorBody(msgspec.Struct, frozen=True):
     code: str | int | None = None
 
 
+class Hearing(msgspec.Struct, frozen=True):
+    """One event of a transcription's stream; what is None a server of another make does not say."""
+
+    type: str = ""
+    delta: str = ""
+    end: float | None = None  # seconds of the recording that are heard
+    duration: float | None = None  # seconds of the recording
+    error: ErrorBody | None = None
+    raw: bytes = b""  # the event as it came
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """An entry of /v1/models; what is None a server of another make does not say."""
 
     id: str
     max_model_len: int | None = None  # tokens of prompt and answer together
     system_fingerprint: str | None = None  # the build
-    task: str | None = None  # "generate" | "embed" | "rerank" | "classify"
+    task: str | None = None  # "generate" | "embed" | "rerank" | "classify" | "transcribe"
 
 
 class _ModelList(msgspec.Struct, frozen=True):
@@ -92,6 +103,7 @@ class _ErrorAnswer(msgspec.Struct, frozen=True):
 
 _decode_embeddings = msgspec.json.Decoder(Embeddings).decode
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
+_decode_hearing = msgspec.json.Decoder(Hearing).decode
 _decode_error = msgspec.json.Decoder(_ErrorAnswer).decode
 
 
@@ -133,22 +145,46 @@ class Client:
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
         """Chunks as they come. Closing the generator hangs up, which cancels the request at the server."""
-        async with self._request("POST", path, {**body, "stream": True}) as answer:
-            tail = b""
-            async for block in answer.content.iter_any():
-                *lines, tail = (tail + block).split(b"\n")
-                for line in lines:
-                    if not line.startswith(b"data:"):
-                        continue  # a blank line, or a comment that keeps the connection alive
-                    data = line[5:].strip()
+        async with (
+            self._request("POST", path, {**body, "stream": True}) as answer,
+            contextlib.aclosing(_events(answer)) as events,
+        ):
+            async for data in events:
+                if data == _DONE:
+                    await answer.read()  # to the end, so that the connection serves the next request
+                    return
+                chunk = _decode_chunk(data)
+                _check(chunk.error)
+                yield chunk
+        raise self._early_end()
+
+    async def transcribe(
+        self, path: str, file: IO[bytes], name: str, fields: Sequence[tuple[str, str]]
+    ) -> AsyncGenerator[Hearing]:
+        """What is heard as it comes, last the event of the whole. `fields`: of the form, without `stream`.
+
+        A server that does not stream is told by an event without a type, whose `raw` is its answer.
+        """
+        form = aiohttp.FormData([*fields, ("stream", "true")])
+        form.add_field("file", file, filename=name)
+        async with self._request("POST", path, form=form) as answer:
+            if answer.content_type != "text/event-stream":
+                yield Hearing(raw=await answer.read())
+                return
+            async with contextlib.aclosing(_events(answer)) as events:
+                async for data in events:
                     if data == _DONE:
-                        await answer.read()  # to the end, so that the connection serves the next request
+                        continue
+                    heard = msgspec.structs.replace(_decode_hearing(data), raw=data)
+                    _check(heard.error)
+                    yield heard
+                    if heard.type == "transcript.text.done":
+                        await answer.read()
                         return
-                    chunk = _decode_chunk(data)
-                    if chunk.error is not None:
-                        raise RequestFailed(chunk.error.message, code=_text(chunk.error.code))
-                    yield chunk
-        raise RequestFailed(f"{self.url} ended its answer early; see the server's log.")
+        raise self._early_end()
+
+    def _early_end(self) -> RequestFailed:
+        return RequestFailed(f"{self.url} ended its answer early; see the server's log.")
 
     async def model(self, name: str) -> ModelCard:
         async with self._request("GET", f"/v1/models/{name}") as answer:
@@ -160,10 +196,14 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _request(
-        self, method: str, path: str, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        form: aiohttp.FormData | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         assert self._session is not None, "a Client is used inside `async with`"
-        data = None if body is None else msgspec.json.encode(body)
+        data = form if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
             async with self._session.request(method, self.url + path, data=data, headers=headers) as answer:
@@ -184,6 +224,21 @@ class Client:
             raise RequestFailed(
                 f"{self.url} does not answer as an OpenAI server would; mend --url."
             ) from None
+
+
+async def _events(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    """The data of server-sent events, each on one line."""
+    tail = b""
+    async for block in answer.content.iter_any():
+        *lines, tail = (tail + block).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):  # else a blank line, a name, or a comment that keeps the connection
+                yield line[5:].strip()
+
+
+def _check(error: ErrorBody | None) -> None:
+    if error is not None:
+        raise RequestFailed(error.message, code=_text(error.code))
 
 
 def _refusal(status: int, body: bytes, url: str) -> RequestFailed:

@@ -58,6 +58,12 @@ class AppConfig:
     max_prompt_bytes: Annotated[
         int, Help("Longest prompt as text, checked before it is tokenised.", least=1)
     ] = 4 << 20
+    max_audio_bytes: Annotated[int, Help("Largest sound file; a larger one is answered 413.", least=1024)] = (
+        25 << 20
+    )
+    max_audio_seconds: Annotated[
+        float, Help("Longest recording; 230 MB of memory an hour while it is transcribed.", least=1)
+    ] = 7200.0
     responses_ttl: Annotated[
         float, Help("Seconds that /v1/responses keeps a response; 0 keeps none.", least=0)
     ] = 3600.0

@@ -11,9 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
-from basert.manifest import ENCODER_GOLDEN, GOLDEN, EncoderCase, EncoderGolden, Golden
+from basert.manifest import (
+    ENCODER_GOLDEN,
+    GOLDEN,
+    SPEECH_GOLDEN,
+    EncoderCase,
+    EncoderGolden,
+    Golden,
+    GoldenCase,
+    Speech,
+    SpeechGolden,
+)
 from engines.batch import Batch, Chunks, Row
 from engines.runner import Runner
+from engines.sounds import draw
 
 Kind = TypeVar("Kind")
 
@@ -28,6 +39,11 @@ def read_encoder_golden(bundle: Path) -> EncoderGolden:
     return _read(bundle / ENCODER_GOLDEN, EncoderGolden)
 
 
+def read_speech_golden(bundle: Path) -> SpeechGolden:
+    """Raises BundleError when the file is missing or damaged."""
+    return _read(bundle / SPEECH_GOLDEN, SpeechGolden)
+
+
 def _read(path: Path, kind: type[Kind]) -> Kind:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -38,10 +54,26 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
 def check(golden: Golden, runner: Runner, chunks: Chunks, slot: int = 0) -> None:
     """Run every case in cache row `slot`. Raises BundleError when logits are further off than allowed."""
     for number, case in enumerate(golden.cases):
-        if len(case.prompt) > chunks.max_context:
-            continue  # a context smaller than the bundle's was asked for
+        _check_case(number, case, golden.atol, runner, chunks, slot)
+
+
+def check_speech(
+    golden: SpeechGolden, target: str, speech: Speech, runner: Runner, chunks: Chunks, slot: int = 0
+) -> None:
+    """As `check`, each case having heard its own sound. target: the listener's."""
+    atol = _allowed(golden.atol, target)
+    for number, case in enumerate(golden.cases):
+        sound = draw(case.sound, speech.mels, 2 * speech.frames).tobytes()
+        runner.run(Batch(slot, 0, [Row(0, [], 0)], sound=sound))
+        _check_case(number, case, atol, runner, chunks, slot)
+
+
+def _check_case(
+    number: int, case: GoldenCase, atol: float, runner: Runner, chunks: Chunks, slot: int
+) -> None:
+    if len(case.prompt) <= chunks.max_context:  # else a context smaller than the bundle's was asked for
         found = logits_after(case.prompt, runner, chunks, slot)[case.ids]
-        _compare(number, len(case.prompt), found, case.logits, golden.atol)
+        _compare(number, len(case.prompt), found, case.logits, atol)
 
 
 def check_encoder(
@@ -51,11 +83,16 @@ def check_encoder(
     max_tokens: int,
 ) -> None:
     """Have `encode` answer every case. Raises BundleError when numbers are further off than allowed."""
-    if target not in golden.atol:
-        raise BundleError(f"Its golden cases do not say how far {target!r} may be off; export it again.")
+    atol = _allowed(golden.atol, target)
     for number, case in enumerate(golden.cases):
         if len(case.ids) <= max_tokens:
-            _compare(number, len(case.ids), encode(case), case.values, golden.atol[target])
+            _compare(number, len(case.ids), encode(case), case.values, atol)
+
+
+def _allowed(atol: dict[str, float], target: str) -> float:
+    if target not in atol:
+        raise BundleError(f"Its golden cases do not say how far {target!r} may be off; export it again.")
+    return atol[target]
 
 
 def logits_after(prompt: list[int], runner: Runner, chunks: Chunks, slot: int) -> NDArray[np.float32]:

@@ -27,3 +27,4 @@ def test_the_server_loads_no_model_runtime() -> None:
     code = "import sys, basert.http.worker, basert.supervisor.run, basert.cli.serve; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not RUNTIMES & set(done.stdout.split())
+    assert "numpy" not in done.stdout.split()

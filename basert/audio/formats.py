@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -12,6 +12,8 @@ from basert.audio.segments import Segment, Transcript, Word
 
 Task = Literal["transcribe", "translate"]
 
+VTT_HEAD = "WEBVTT\n\n"
+
 
 class Seconds(Struct, tag_field="type", tag="duration"):
     """Usage by the length of the sound."""
@@ -19,11 +21,20 @@ class Seconds(Struct, tag_field="type", tag="duration"):
     seconds: float
 
 
+class Logprob(Struct):
+    """How likely a token of the text was."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
 class Plain(Struct):
     """response_format `json`"""
 
     text: str
     usage: Seconds
+    logprobs: list[Logprob] | UnsetType = UNSET
 
 
 class Verbose(Struct):
@@ -39,7 +50,12 @@ class Verbose(Struct):
 
 
 class TextDelta(Struct, tag_field="type", tag="transcript.text.delta"):
+    """A segment. OpenAI has no `end` and no `duration`."""
+
     delta: str
+    end: float | UnsetType = UNSET  # seconds of the recording that are heard
+    duration: float | UnsetType = UNSET  # seconds of the recording
+    logprobs: list[Logprob] | UnsetType = UNSET
 
 
 class Tokens(Struct, tag_field="type", tag="tokens"):
@@ -51,8 +67,16 @@ class Tokens(Struct, tag_field="type", tag="tokens"):
 
 
 class TextDone(Struct, tag_field="type", tag="transcript.text.done"):
+    """The end of a stream. OpenAI has none of what `verbose_json` adds here: a transcript's other parts."""
+
     text: str
     usage: Tokens | UnsetType = UNSET
+    logprobs: list[Logprob] | UnsetType = UNSET
+    task: Task | UnsetType = UNSET
+    language: str | UnsetType = UNSET
+    duration: float | UnsetType = UNSET
+    segments: list[Segment] | UnsetType = UNSET
+    words: list[Word] | UnsetType = UNSET
 
 
 def plain(transcript: Transcript) -> Plain:
@@ -79,25 +103,33 @@ def text(transcript: Transcript) -> str:
 
 
 def srt(transcript: Transcript) -> str:
-    """SubRip: numbered, with commas in its times."""
-    cues = _cues(transcript, ",", lambda line: line)
-    return "".join(f"{number}\n{cue}\n" for number, cue in enumerate(cues, 1))
+    return srt_cues(transcript.segments)
+
+
+def srt_cues(segments: Iterable[Segment], first: int = 1) -> str:
+    """SubRip: numbered from `first`, with commas in its times."""
+    cues = _cues(segments, ",", lambda line: line)
+    return "".join(f"{number}\n{cue}\n" for number, cue in enumerate(cues, first))
 
 
 def vtt(transcript: Transcript) -> str:
-    """WebVTT, in whose text `&` and `<` mean something."""
-    cues = _cues(transcript, ".", lambda line: line.replace("&", "&amp;").replace("<", "&lt;"))
-    return "WEBVTT\n\n" + "".join(f"{cue}\n" for cue in cues)
+    return VTT_HEAD + vtt_cues(transcript.segments)
+
+
+def vtt_cues(segments: Iterable[Segment]) -> str:
+    """WebVTT behind its head, in whose text `&` and `<` mean something."""
+    cues = _cues(segments, ".", lambda line: line.replace("&", "&amp;").replace("<", "&lt;"))
+    return "".join(f"{cue}\n" for cue in cues)
 
 
 def _usage(transcript: Transcript) -> Seconds:
     return Seconds(transcript.duration)
 
 
-def _cues(transcript: Transcript, point: str, escaped: Callable[[str], str]) -> list[str]:
+def _cues(segments: Iterable[Segment], point: str, escaped: Callable[[str], str]) -> list[str]:
     """Times and text of every segment with text. A cue's text is one line, for an empty one would end it."""
     cues = []
-    for one in transcript.segments:
+    for one in segments:
         line = " ".join(one.text.split()).replace("-->", "->")
         if line:
             cues.append(f"{_clock(one.start, point)} --> {_clock(one.end, point)}\n{escaped(line)}\n")

@@ -244,6 +244,8 @@ async def _embeds(client: Client, target: Target) -> bool:
     """Another server's model does not say; it is asked. Raises ConfigError for what can only rank or sort."""
     if target.card.task in ("rerank", "classify"):
         raise ConfigError(f"{target.model} gives scores: name a model that writes or embeds texts.")
+    if target.card.task == "transcribe":
+        raise ConfigError(f"{target.model} hears speech: name a model that writes or embeds texts.")
     if target.card.task is not None:
         return target.card.task == "embed"
     try:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import msgspec
 
 from basert.cli.options import Target, connect, connection_options, request_fields, sampling_options
+from basert.cli.pipes import piped, write
 from basert.client import Client
-from basert.errors import BasertError, ConfigError
+from basert.errors import ConfigError
 
 PATH = "/v1/completions"
+WHAT = "completion"
 MAX_TOKENS = 256  # the API's own default is 16
 
 
@@ -38,15 +38,9 @@ def command(
     stdin is no part of the prompt.
     """
     text = _prompt(prompt)
-    try:
-        with connect(model, url, api_key) as target, asyncio.Runner() as runner:
-            body = {"model": target.model, "prompt": text, **request_fields(flags, target.card, MAX_TOKENS)}
-            runner.run(_print_json(target, body) if as_json else _print_text(target, body))
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _die_of(signal.SIGPIPE)
-    except KeyboardInterrupt:
-        _die_of(signal.SIGINT)
+    with piped(), connect(model, url, api_key) as target, asyncio.Runner() as runner:
+        body = {"model": target.model, "prompt": text, **request_fields(flags, target.card, MAX_TOKENS)}
+        runner.run(_print_json(target, body) if as_json else _print_text(target, body))
 
 
 def _prompt(given: str | None) -> str:
@@ -64,29 +58,11 @@ async def _print_text(target: Target, body: dict[str, Any]) -> None:
     """Write text as it comes; a terminal gets a newline after it, a pipe nothing but the completion."""
     async with Client(target.url, target.api_key) as client:
         async for chunk in client.stream(PATH, body):
-            _write(chunk.text)
+            write(chunk.text, WHAT)
     if sys.stdout.isatty():
-        _write("\n")
+        write("\n", WHAT)
 
 
 async def _print_json(target: Target, body: dict[str, Any]) -> None:
     async with Client(target.url, target.api_key) as client:
-        _write(msgspec.json.encode(await client.post(PATH, body)).decode() + "\n")
-
-
-def _write(text: str) -> None:
-    """Raises BrokenPipeError when nobody reads any more, BasertError when stdout takes nothing."""
-    try:
-        click.echo(text, nl=False)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise BasertError(f"the completion cannot be written: {error.strerror}.") from None
-
-
-def _die_of(number: signal.Signals) -> NoReturn:
-    """End as the shell expects of a process that this signal ended, without a traceback."""
-    sys.stdout = None  # or the interpreter would try to flush it once more
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    raise SystemExit(128 + number)
+        write(msgspec.json.encode(await client.post(PATH, body)).decode() + "\n", WHAT)

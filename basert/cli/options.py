@@ -49,6 +49,12 @@ class Target:
 
 def connection_options(command: Command) -> Command:
     """MODEL, --url and --api-key."""
+    model = click.argument("model", required=False, shell_complete=bundle_names)
+    return server_options(model(command))
+
+
+def server_options(command: Command) -> Command:
+    """--url and --api-key."""
     for decorate in (
         click.option(
             "--api-key", envvar="BASERT_API_KEY", show_envvar=True, help="Key for the server at --url."
@@ -60,7 +66,6 @@ def connection_options(command: Command) -> Command:
             show_envvar=True,
             help="Use the server that runs there.",
         ),
-        click.argument("model", required=False, shell_complete=bundle_names),
     ):
         command = decorate(command)
     return command

@@ -130,5 +130,11 @@ def _check_context(settings: ServeConfig, manifest: Manifest) -> None:
 def _welcome(url: str, served: list[Served], settings: ServeConfig) -> Callable[[list[str]], None]:
     """What to do when models are ready. Files are read now: by then they may have gone."""
     keys = settings.read_keys()
-    chats = {one.name: read_manifest(one.bundle).has_chat_template for one in served}
-    return lambda ready: print_welcome(url, ready[0], keys, chats=chats[ready[0]])
+    manifests = {one.name: read_manifest(one.bundle) for one in served}
+
+    def welcome(ready: list[str]) -> None:
+        manifest = manifests[ready[0]]
+        hears = manifest.speech is not None
+        print_welcome(url, ready[0], keys, chats=manifest.has_chat_template, hears=hears)
+
+    return welcome

@@ -25,6 +25,18 @@ basert {version} serves {model} at {url}/v1. Try it:
 
 Ctrl-C ends it.
 """
+_HEARS = """\
+basert {version} serves {model} at {url}/v1. Try it:
+
+  curl {url}/v1/audio/transcriptions{header} \\
+    -F model={model} -F file=@speech.mp3
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key={key})
+  print(client.audio.transcriptions.create(model="{model}", file=open("speech.mp3", "rb")).text)
+
+Ctrl-C ends it.
+"""
 _CHAT = {
     "path": "chat/completions",
     "body": '"messages": [{"role": "user", "content": "Why is the sky blue?"}]',
@@ -41,12 +53,15 @@ _COMPLETION = {  # a base model has no chat template
 }
 
 
-def print_welcome(url: str, model: str, keys: Sequence[str], *, chats: bool) -> None:
+def print_welcome(
+    url: str, model: str, keys: Sequence[str], *, chats: bool = False, hears: bool = False
+) -> None:
     """A key is shown on a terminal only: standard output may be a log."""
     key = keys[0] if keys and sys.stdout.isatty() else "$BASERT_API_KEY" if keys else ""
     header = f' -H "Authorization: Bearer {key}"' if key else ""
     shown = 'os.environ["BASERT_API_KEY"]' if key.startswith("$") else repr(key or "none")
     endpoint = _CHAT if chats else _COMPLETION
-    text = _READY.format(version=__version__, url=url, model=model, header=header, key=shown, **endpoint)
+    form = _HEARS if hears else _READY
+    text = form.format(version=__version__, url=url, model=model, header=header, key=shown, **endpoint)
     with contextlib.suppress(OSError):  # whoever reads may have left
         click.echo(text)

@@ -23,9 +23,11 @@ from basert.resources.health import Exposition, Live, Ready
 from basert.resources.kept import Kept
 from basert.resources.listing import ModelCollection, ModelItem
 from basert.resources.ranking import Rerank, ScoreCollection
+from basert.resources.recordings import Studio
 from basert.resources.responses import InputItems, InputTokens, ResponseById, ResponseCancel, Responses
 from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
+from basert.resources.transcriptions import Transcriptions, Translations
 
 
 class _App(App[Any, Any]):
@@ -66,6 +68,7 @@ def create_app(config: AppConfig, models: Models, responses: Path | None = None)
 
 
 def routes(service: Service, archive: Archive) -> dict[str, Any]:
+    studio = Studio(service.config)
     return {
         "/v1/chat/completions": ChatCompletions(service),
         "/v1/completions": Completions(service),
@@ -88,6 +91,8 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/v1/embed": CohereEmbed(service),
         "/v2/embed": CohereEmbed(service),
         "/embed": BareEmbeddings(service),
+        "/v1/audio/transcriptions": Transcriptions(service, studio),
+        "/v1/audio/translations": Translations(service, studio),
         "/v1/models": ModelCollection(service),
         "/v1/models/{model:path}": ModelItem(service),
         "/v1/tokenize": Tokenize(service),

@@ -58,6 +58,9 @@ _COUNTERS = {
     "constrained_tokens": ("engine_constrained_tokens", "Tokens drawn under a grammar."),
     "held_tokens": ("engine_held_tokens", "Rows run once more, their grammar being late."),
     "mask_seconds": ("engine_mask_seconds", "Time that steps waited for grammars."),
+    "windows_heard": ("engine_windows_heard", "Windows of sound that went through the listener."),
+    "windows_reused": ("engine_windows_reused", "Requests whose window a slot had heard already."),
+    "listen_seconds": ("engine_listen_seconds", "Time in the graph, of which in the listener."),
     "grammars_compiled": ("engine_grammars_compiled", "Grammars compiled."),
     "grammars_reused": ("engine_grammars_reused", "Requests whose grammar was compiled already."),
     "step_seconds": ("engine_step_seconds", "Wall time inside the engine's steps."),
@@ -112,13 +115,27 @@ class Metrics:
         self._first = self._seconds("time_to_first_token", text, _LONG)
         self._between = self._seconds("inter_token", "Between two tokens of a choice.", _SHORT)
         self._whole = self._seconds("request", "A request to an engine in all.", _LONG)
+        text = "Sound that was sent to be transcribed or translated."
+        self._sound = Counter("basert_audio_seconds", text, labels, registry=registry)
+        text = (
+            "From the request's arrival to the end of its transcript: by audio_seconds, the real-time factor."
+        )
+        self._hearing = Counter("basert_audio_processing_seconds", text, labels, registry=registry)
+        text = "Windows of sound that were heard."
+        self._windows = Counter("basert_audio_windows", text, labels, registry=registry)
+        text = "Answers to a window that were no good and drawn again, at a higher temperature."
+        self._vain = Counter("basert_audio_fallbacks", text, labels, registry=registry)
         self.meter = lru_cache(maxsize=1024)(self._meter)
+        self.speech = lru_cache(maxsize=1024)(self._speech)
 
     def _seconds(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"basert_{name}_seconds", text, ["model"], registry=self._registry, buckets=buckets)
 
     def _meter(self, model: str) -> Meter:
         return Meter(self, model)
+
+    def _speech(self, model: str) -> SpeechMeter:
+        return SpeechMeter(self, model)
 
     async def process_response(self, req: Request, resp: Response, _resource: object, _ok: bool) -> None:
         route = req.uri_template or "none"
@@ -172,6 +189,27 @@ class Meter:
         self._open.dec()
         self._requests.labels(self._model, outcome).inc()
         self._whole.observe(time.perf_counter() - started)
+
+
+class SpeechMeter:
+    """What only a speech model has, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._sound = metrics._sound.labels(model)
+        self._hearing = metrics._hearing.labels(model)
+        self._windows = metrics._windows.labels(model)
+        self._vain = metrics._vain.labels(model)
+
+    def heard_window(self) -> None:
+        self._windows.inc()
+
+    def tried_in_vain(self) -> None:
+        self._vain.inc()
+
+    def done(self, sound: float, started: float) -> None:
+        """sound: seconds of a recording; started: its request's arrival, by time.perf_counter."""
+        self._sound.inc(sound)
+        self._hearing.inc(time.perf_counter() - started)
 
 
 async def _stats(model: Model) -> Stats | None:

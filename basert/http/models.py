@@ -78,6 +78,9 @@ class Model:
         assert self.text
         if self.manifest.encoder is not None:
             importlib.import_module("basert.vectors")
+        if self.manifest.speech is not None:
+            for module in ("alignment", "features", "voice", "words"):
+                importlib.import_module(f"basert.audio.{module}")
 
 
 class Models:

@@ -23,9 +23,10 @@ class Operation:
 
     summary: str
     request: type[msgspec.Struct] | None
-    answer: Any  # a type; None: plain text
+    answer: Any  # a type, or a tuple of those that it may have; None: plain text
     chunk: Any = None  # the type of what a stream's events hold, if it can stream
     error: type[msgspec.Struct] = ErrorBody
+    form: str = "application/json"  # what the request is sent as
 
 
 def operation(
@@ -34,11 +35,12 @@ def operation(
     answer: Any,
     chunk: Any = None,
     error: type[msgspec.Struct] = ErrorBody,
+    form: str = "application/json",
 ) -> Callable[[Responder], Responder]:
     """Write an Operation on a resource's responder."""
 
     def described(responder: Responder) -> Responder:
-        responder.operation = Operation(summary, request, answer, chunk, error)  # type: ignore[attr-defined]
+        responder.operation = Operation(summary, request, answer, chunk, error, form)  # type: ignore[attr-defined]
         return responder
 
     return described
@@ -66,7 +68,7 @@ class Document:
 def describe(routes: Mapping[str, Any]) -> dict[str, Any]:
     """OpenAPI 3.1 of a route table."""
     listed = [one for resource in routes.values() for one in operations(resource).values()]
-    kinds = [kind for one in listed for kind in (one.request, one.answer, one.chunk, one.error)]
+    kinds = [kind for one in listed for kind in (one.request, *_answers(one), one.chunk, one.error)]
     types: list[Any] = [kind for kind in dict.fromkeys(kinds) if kind is not None]
     references, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = dict(zip(types, references, strict=True))
@@ -95,7 +97,10 @@ def _operation(one: Operation, path: str, schemas: Mapping[Any, Any]) -> dict[st
         },
     }
     if one.request is not None:
-        described["requestBody"] = {"required": True, "content": _json(schemas[one.request])}
+        described["requestBody"] = {
+            "required": True,
+            "content": {one.form: {"schema": schemas[one.request]}},
+        }
     if names := re.findall(r"{(\w+)", path):
         described["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
@@ -106,8 +111,15 @@ def _operation(one: Operation, path: str, schemas: Mapping[Any, Any]) -> dict[st
 
 
 def _answer(one: Operation, schemas: Mapping[Any, Any]) -> dict[str, Any]:
-    content = {"text/plain": {}} if one.answer is None else _json(schemas[one.answer])
+    answers = _answers(one)
+    told = [schemas[kind] for kind in answers if kind is not None]
+    content = _json(told[0] if len(told) == 1 else {"anyOf": told}) if told else {}
+    content |= {"text/plain": {}} if None in answers else {}
     return content | ({} if one.chunk is None else {"text/event-stream": {"schema": schemas[one.chunk]}})
+
+
+def _answers(one: Operation) -> tuple[Any, ...]:
+    return one.answer if isinstance(one.answer, tuple) else (one.answer,)
 
 
 def _json(schema: Any) -> dict[str, Any]:

@@ -35,12 +35,14 @@ class ModelItem:
 
 
 def _card(model: Model, name: str) -> ModelCard:
-    encoder = model.manifest.encoder
-    card = ModelCard(
-        name, model.created, context_of(model), schema.fingerprint(model.digest), task_of(encoder)
-    )
+    encoder, speech = model.manifest.encoder, model.manifest.speech
+    task = task_of(model.manifest)
+    card = ModelCard(name, model.created, context_of(model), schema.fingerprint(model.digest), task)
     if encoder is not None:
         card.dimensions = encoder.width if encoder.task == "embedding" else UNSET
         card.labels = encoder.labels or UNSET
         card.prompts = list(encoder.prompts) or UNSET
+    if speech is not None:
+        card.languages = list(speech.languages) or ["en"]
+        card.translates = speech.translate is not None
     return card

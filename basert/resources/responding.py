@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from falcon.asgi import Response
 
+from basert.config import AppConfig
 from basert.errors import BasertError
 from basert.http import media
 from basert.messages import TokenLogprob
@@ -22,6 +23,8 @@ from basert.resources.service import Service
 from basert.schema.generation import Usage
 from basert.text.parts import CallArguments, CallStart, Part, Text, Thought, text_of
 from basert.text.streaming import Piece, Scored
+
+Item = TypeVar("Item")
 
 
 class Call(NamedTuple):
@@ -182,11 +185,34 @@ async def respond(resp: Response, run: Run, writer: Writer, service: Service, *,
         answers = await _folded(pieces, run)
         media.send_json(resp, writer.whole(answers, run.usage()))
         return
-    first = await anext(pieces)
+    await send_events(
+        resp,
+        pieces,
+        service.config,
+        said=writer.chunks,
+        ending=lambda: writer.ending(run.usage()),
+        failure=writer.failure,
+    )
+
+
+async def send_events(
+    resp: Response,
+    batches: AsyncGenerator[list[Item], None],
+    config: AppConfig,
+    *,
+    said: Callable[[Item], Iterable[Any]],
+    ending: Callable[[], bytes],
+    failure: Callable[[BasertError], bytes],
+) -> None:
+    """Answer with a stream of what is `said` of each item. Raises what the first batch raises; see respond.
+
+    An empty batch means that nothing came for a while. ending, failure: its last events.
+    """
+    first = await anext(batches, None)
     resp.content_type = "text/event-stream; charset=utf-8"
     resp.set_headers(media.STREAM_HEADERS)
-    events = _events(first, pieces, run, writer, service.config.keep_alive_interval)
-    resp.stream = Body(events, service.config.stall_timeout)
+    events = _events(first, batches, config.keep_alive_interval, said, ending, failure)
+    resp.stream = Body(events, config.stall_timeout)
 
 
 async def _folded(pieces: Pieces, run: Run) -> list[Answer]:
@@ -199,20 +225,25 @@ async def _folded(pieces: Pieces, run: Run) -> list[Answer]:
 
 
 async def _events(
-    first: list[Piece], rest: Pieces, run: Run, writer: Writer, interval: float
+    first: list[Item] | None,
+    rest: AsyncGenerator[list[Item], None],
+    interval: float,
+    said: Callable[[Item], Iterable[Any]],
+    ending: Callable[[], bytes],
+    failure: Callable[[BasertError], bytes],
 ) -> AsyncGenerator[bytes, None]:
-    """The body of a stream: every batch of pieces is one write."""
+    """The body of a stream: every batch is one write."""
     clock = asyncio.get_running_loop().time
     async with aclosing(rest):
         try:
-            batch: list[Piece] | None = first
+            batch = first
             last = clock()
             while batch is not None:
-                said = b"".join(media.event(chunk) for piece in batch for chunk in writer.chunks(piece))
-                if said or clock() - last >= interval or not batch:
+                told = b"".join(media.event(event) for item in batch for event in said(item))
+                if told or clock() - last >= interval or not batch:
                     last = clock()
-                    yield said or media.KEEP_ALIVE
+                    yield told or media.KEEP_ALIVE
                 batch = await anext(rest, None)
-            yield writer.ending(run.usage())
+            yield ending()
         except Exception as error:
-            yield writer.failure(media.as_basert_error(error))
+            yield failure(media.as_basert_error(error))

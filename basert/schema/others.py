@@ -29,10 +29,12 @@ class ModelCard(msgspec.Struct):
     created: int
     max_model_len: int  # tokens of prompt and answer together
     system_fingerprint: str  # the build
-    task: Literal["generate", "embed", "rerank", "classify"]  # what it is for
+    task: Literal["generate", "embed", "rerank", "classify", "transcribe", "translate"]  # what it is for
     dimensions: int | UnsetType = UNSET  # of its embeddings
     labels: list[str] | UnsetType = UNSET  # that it tells apart
     prompts: list[str] | UnsetType = UNSET  # names of texts that its inputs may begin with
+    languages: list[str] | UnsetType = UNSET  # that it hears, by Whisper's codes
+    translates: bool | UnsetType = UNSET  # what it hears, to English
     object: Literal["model"] = "model"
     owned_by: str = "basert"
 

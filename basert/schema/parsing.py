@@ -43,10 +43,13 @@ def parse(raw: bytes, kind: type[T], *, max_depth: int) -> T:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
 
 
-def convert(value: Any, kind: Any, where: str) -> Any:
-    """Check a part of a decoded body; `where` it stands there. Raises InvalidRequest."""
+def convert(value: Any, kind: Any, where: str = "", *, texts: bool = False) -> Any:
+    """Check a part of a decoded body; `where` it stands there. Raises InvalidRequest.
+
+    texts: numbers and booleans may be written as strings, as forms have them.
+    """
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, strict=not texts)
     except msgspec.ValidationError as error:
         raise _translated(str(error), where) from None
     except RecursionError:

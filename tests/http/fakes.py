@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,6 +34,7 @@ from basert.messages import (
 )
 from engines.sessions.testing import EncoderScript, values_of
 from tests.tiny import ENCODER_GRAPH, SENTENCE, write_testing_bundle, write_testing_encoder
+from tests.tiny_speech import SPOKEN, write_testing_speech
 
 
 class FakeEngine:
@@ -116,6 +117,78 @@ class FakeEngine:
         return Stats(buckets=buckets, input_tokens=Histogram([16, 32], [2, 5, 9], 200))
 
 
+class Said(NamedTuple):
+    """What a fake speech model answers to a window. finish: "length" means that it breaks off there."""
+
+    text: str
+    logprob: float = -0.25
+    no_speech: float = 0.01
+    finish: str = "stop"
+    language: str = "de"
+
+
+class FakeEars:
+    """The engine of a speech model: says `answer(request)`, or after `error_after` requests raises `error`.
+    Waits for `gate` before its first token."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self._model = model
+        self.answer: Callable[[Submit], Said] = lambda _: Said(SPOKEN[0])
+        self.error: Exception | None = None
+        self.error_after = 0
+        self.gate: asyncio.Event | None = None
+        self.requests: list[Submit] = []
+        self.open = self.most_open = 0
+
+    async def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
+        self.requests.append(request)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await (self.gate.wait() if self.gate is not None else asyncio.sleep(0))
+            if self.error is not None and len(self.requests) > self.error_after:
+                raise self.error
+            said = self.answer(request)
+            ids = self._ids(said, request)
+            for n, token in enumerate(ids):
+                await asyncio.sleep(0)
+                yield Tokens(
+                    id=1,
+                    tokens=[token],
+                    finish=said.finish if n + 1 == len(ids) else "",
+                    logprobs=[TokenLogprob(token, said.logprob)] if request.logprobs >= 0 else [],
+                    no_speech=-1.0 if n else said.no_speech,
+                    alignment=self._attention(n, len(ids), request),
+                )
+        finally:
+            self.open -= 1
+
+    def _ids(self, said: Said, request: Submit) -> list[int]:
+        manifest = self._model.manifest
+        assert manifest.speech is not None
+        if request.allowed_ids:
+            return [manifest.speech.languages[said.language]]
+        assert request.sound is not None
+        ids = self._model.text.encode(said.text, add_special=False)
+        if not request.sound.timestamps:
+            ids = [token for token in ids if token < manifest.speech.timestamp_begin]
+        return [*ids, *([manifest.eos_token_ids[0]] if said.finish == "stop" else [])]
+
+    def _attention(self, n: int, count: int, request: Submit) -> bytes:
+        """Each token looks at the tenth of a second with its number."""
+        speech = self._model.manifest.speech
+        assert speech is not None
+        assert request.sound is not None
+        if not request.sound.alignment:
+            return b""
+        table = np.full((1, speech.alignment_heads, speech.frames), 1e-3, "<f2")
+        table[..., 5 * n : 5 * n + 5] = 0.2
+        return table.tobytes()
+
+    async def stats(self) -> Stats:
+        return Stats(slots=4, running=self.open)
+
+
 def _logprob(token: int, top: int) -> TokenLogprob:
     return TokenLogprob(token, -0.25, [(token, -0.25), (0, float("-inf"))][:top])
 
@@ -136,25 +209,31 @@ class FakeModel:
         )
         self.info = EngineInfo(name, self.digest, "none", 4, self.manifest.max_context, 0, 8, 1, 0.0)
         self.text = text.load(bundle)
-        self.engine = FakeEngine(self)
+        self.engine: Any = FakeEngine(self) if self.manifest.speech is None else FakeEars(self)
 
 
 class FakeModels:
     def __init__(self, folder: Path, name: str = "org/tiny", max_context: int = 256) -> None:
         self._folder = folder
         self.model = FakeModel(write_testing_bundle(folder, max_context=max_context), name, "alias")
-        self.encoders: list[FakeModel] = []
+        self.others: list[FakeModel] = []
         self.draining = False
         self.on_reload: list[Callable[[], None]] = []
 
     def add_encoder(self, name: str = "encoder", **options: Any) -> FakeModel:
         """options: of write_testing_encoder."""
-        model = FakeModel(write_testing_encoder(self._folder, name=name, **options), name)
-        self.encoders.append(model)
+        return self._add(FakeModel(write_testing_encoder(self._folder, name=name, **options), name))
+
+    def add_speech(self, name: str = "whisper", **options: Any) -> FakeModel:
+        """options: of write_testing_speech."""
+        return self._add(FakeModel(write_testing_speech(self._folder, name=name, **options), name))
+
+    def _add(self, model: FakeModel) -> FakeModel:
+        self.others.append(model)
         return model
 
     def all(self) -> list[FakeModel]:
-        return [self.model, *self.encoders]
+        return [self.model, *self.others]
 
     def get(self, name: str | None) -> FakeModel:
         if not name:

@@ -9,7 +9,9 @@ from falcon.testing import ASGIConductor
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from tests.http.asking import typed_events
 from tests.http.fakes import FakeModels
+from tests.http.hearing import ask, post
 
 ASKED = {
     "/v1/chat/completions": {
@@ -75,3 +77,24 @@ async def test_requests_and_answers_are_as_described(
     matches(operation["responses"]["200"]["content"], answer.json)
     refused = await client.simulate_post(path, json=[])
     matches(operation["responses"]["default"]["content"], refused.json)
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
+async def test_forms_and_their_answers_are_as_described(
+    client: ASGIConductor, models: FakeModels, path: str
+) -> None:
+    models.add_speech()
+    described = await document(client)
+    operation = described["paths"][path]["post"]
+    (kind,) = operation["requestBody"]["content"]
+    assert kind == "multipart/form-data"
+    name = operation["requestBody"]["content"][kind]["schema"]["$ref"].rpartition("/")[2]
+    assert described["components"]["schemas"][name]["properties"]["file"]["format"] == "binary"
+    content = operation["responses"]["200"]["content"]
+    assert set(content) == {"application/json", "text/plain", "text/event-stream"}
+    for form in ("json", "verbose_json"):
+        schema = {**content["application/json"]["schema"], "components": described["components"]}
+        Draft202012Validator(schema).validate(await ask(client, path=path, response_format=form))
+    schema = {**content["text/event-stream"]["schema"], "components": described["components"]}
+    for event in typed_events((await post(client, path=path, stream="true")).text):
+        Draft202012Validator(schema).validate(event)

@@ -6,7 +6,9 @@
       tokenizer.json, tokenizer_config.json, chat_template.jinja (both optional), generation.json
       parity.json                        what was compared with the reference
       golden/decoder.json                Golden, or for encoders
-      golden/encoder.json                EncoderGolden: checked whenever an engine loads the bundle
+      golden/encoder.json                EncoderGolden, or for speech models
+      golden/speech.json                 SpeechGolden: checked whenever an engine loads the bundle
+      golden/features.f32                what each case of it hears: float32 little-endian [mels, 3000]
 
 A bundle is written under a temporary name beside its place and renamed last: a folder with a
 manifest.json is whole.
@@ -30,6 +32,8 @@ GENERATION = "generation.json"
 PARITY = "parity.json"
 GOLDEN = "golden/decoder.json"
 ENCODER_GOLDEN = "golden/encoder.json"
+SPEECH_GOLDEN = "golden/speech.json"
+GOLDEN_SOUND = "golden/features.f32"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -204,6 +208,13 @@ class EncoderCase(msgspec.Struct, frozen=True):
 class EncoderGolden(msgspec.Struct, frozen=True):
     atol: dict[str, float]  # by graph target: how far any number of an answer may be off
     cases: list[EncoderCase]
+
+
+class SpeechGolden(msgspec.Struct, frozen=True):
+    """Cases as a decoder's, every one of which hears GOLDEN_SOUND. No rule of Whisper's is applied."""
+
+    atol: dict[str, float]  # by the listener's target: how far any logit may be off
+    cases: list[GoldenCase]
 
 
 class Generation(msgspec.Struct, frozen=True):

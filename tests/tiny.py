@@ -5,6 +5,7 @@ ends in a beginning of SENTENCE is continued from there. With `ignore_eos` the s
 A prompt with the word CRASH kills the engine with SIGKILL; one with RAISE makes its step raise.
 
 An encoder's answers are hashes of its inputs (engines.sessions.testing.values_of); both words hold there too.
+Speech models are written by tests/tiny_speech.py.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ ENCODER_GRAPH = "graphs/encoder.json"
 SHAPES = ((1, 8), (8, 8), (1, 16), (4, 16), (8, 16), (1, 32), (4, 32), (1, 64), (2, 64))
 
 
-def tiny_tokenizer() -> Tokenizer:
+def tiny_tokenizer(special: Sequence[str] = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")) -> Tokenizer:
     """A byte-level BPE with ChatML's special tokens and the two magic words as tokens of their own."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -67,7 +68,7 @@ def tiny_tokenizer() -> Tokenizer:
         min_frequency=1,
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        special_tokens=list(special),
     )
     tokenizer.train_from_iterator([" world wizards jump user assistant system hello the"] * 4, trainer)
     tokenizer.add_tokens(["CRASH", "RAISE"])
@@ -117,7 +118,9 @@ def write_testing_bundle(
     write_json(bundle / GOLDEN, Golden(atol=1e-4, cases=[_golden_case(script)] if sentence else []))
     decoder = {"parity": _PARITY, "has_chat_template": True, "eos_token_ids": [end]}
     kv = KVCache(dtype="int64", kv_heads=[1], head_dim=[1])
-    _write_manifest(bundle, tokenizer, kv, _graph(script), max_context=max_context, slots=slots, **decoder)
+    write_testing_manifest(
+        bundle, tokenizer, kv, [decoder_graph(script)], max_context=max_context, slots=slots, **decoder
+    )
     return bundle
 
 
@@ -195,7 +198,7 @@ def write_testing_encoder(
     write_json(bundle / ENCODER_GRAPH, script)
     write_json(bundle / ENCODER_GOLDEN, EncoderGolden({target: 1e-6}, _encoder_cases(script, max_tokens)))
     graph, kv = _encoder_graph(script, target), KVCache("float32", [], [])
-    _write_manifest(bundle, tokenizer, kv, graph, max_context=max_tokens, slots=1, encoder=encoder)
+    write_testing_manifest(bundle, tokenizer, kv, [graph], max_context=max_tokens, slots=1, encoder=encoder)
     return bundle
 
 
@@ -213,18 +216,20 @@ def _golden_case(script: Script) -> GoldenCase:
     return GoldenCase([10, 11, 12, *script.sentence[:3]], ids, [float(logits[i]) for i in ids])
 
 
-def _write_manifest(bundle: Path, tokenizer: Tokenizer, kv: KVCache, graph: Graph, **more: Any) -> None:
-    fields: dict[str, Any] = {"eos_token_ids": [], "has_chat_template": False}
+def write_testing_manifest(
+    bundle: Path, tokenizer: Tokenizer, kv: KVCache, graphs: list[Graph], **more: Any
+) -> None:
+    """more: fields of the Manifest; the family is by default the first graph's role."""
+    fields: dict[str, Any] = {"eos_token_ids": [], "has_chat_template": False, "family": graphs[0].role}
     manifest = Manifest(
         schema=SCHEMA,
         name=bundle.name,
-        family=graph.role,
         variant="fp32",
         variant_reason="asked for",
         vocab_size=tokenizer.get_vocab_size(),
         bos_token_id=None,
         kv_cache=kv,
-        graphs=[graph],
+        graphs=graphs,
         files=[_file(bundle, path) for path in sorted(bundle.rglob("*")) if path.is_file()],
         provenance=Provenance(
             source=Source(uri="testing"),
@@ -240,7 +245,7 @@ def _write_manifest(bundle: Path, tokenizer: Tokenizer, kv: KVCache, graph: Grap
     write_json(bundle / MANIFEST, manifest)
 
 
-def _graph(script: Script) -> Graph:
+def decoder_graph(script: Script) -> Graph:
     return Graph(
         role="decoder",
         target="testing",

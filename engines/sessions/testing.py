@@ -3,7 +3,8 @@
 The "graph" is a JSON file. A decoder's, a Script, keeps token ids where a real one keeps keys and values. It
 obeys the rules of GroupQueryAttention, garbage writes of padding and idle rows included, so that a scheduler
 that lets one sequence damage another's cache is found out. An encoder's, an EncoderScript, answers each row
-with a hash of its tokens and runs its buckets only, so that a queue that mixes inputs up is found out.
+with a hash of its tokens and runs its buckets only, so that a queue that mixes inputs up is found out. A
+listener's, a ListenerScript, leaves a number of its window (`heard_of`), on which the decoder's words depend.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +49,23 @@ class Script(Orders, frozen=True, kw_only=True, tag="decoder"):
     vocab_size: int
     sentence: list[int] = []
     peak: float = 30.0  # how far the next token's logit stands above all others, which lie in [-4, 0]
+    speech: SpeechScript | None = None  # of a decoder that hears; then `sentence` is not played
+
+
+class SpeechScript(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decoder plays that has heard a window of the number h, see heard_of.
+
+    Its sentence is sentences[h % len(sentences)] (without any: the hash), after <|notimestamps|> without its
+    timestamps. The language is languages[h % len(languages)]. A window of silence, whose number is 0, is told
+    as one, and what is said of it nevertheless is unlikely.
+    """
+
+    sentences: list[list[int]]
+    sot: int
+    no_speech: int
+    no_timestamps: int
+    timestamp_begin: int
+    languages: list[int] = []
 
 
 class EncoderScript(Orders, frozen=True, kw_only=True, tag="encoder"):
@@ -58,13 +77,21 @@ class EncoderScript(Orders, frozen=True, kw_only=True, tag="encoder"):
     token_types: bool = False  # there is an input of them
 
 
-def open_testing(path: Path, kv: KVCache, options: SessionOptions) -> TestingSession | TestingEncoder:
+class ListenerScript(Orders, frozen=True, kw_only=True, tag="listener"):
+    """What a listener's session plays. Its crash_id and raise_id are numbers of windows."""
+
+
+def open_testing(
+    path: Path, kv: KVCache, options: SessionOptions
+) -> TestingSession | TestingEncoder | TestingListener:
     """Open whatever the graph's file is. Raises BundleError when it says so."""
-    script = msgspec.json.decode(path.read_bytes(), type=Script | EncoderScript)
+    script = msgspec.json.decode(path.read_bytes(), type=Script | EncoderScript | ListenerScript)
     time.sleep(script.load_seconds)
     if script.load_error:
         raise BundleError(script.load_error)
-    return TestingSession(script, kv, options) if isinstance(script, Script) else TestingEncoder(script)
+    if isinstance(script, Script):
+        return TestingSession(script, kv, options)
+    return TestingEncoder(script) if isinstance(script, EncoderScript) else TestingListener(script)
 
 
 class _Obedient:
@@ -119,11 +146,15 @@ class TestingSession(_Obedient):
             self.cache[row + i, past[i] : past[i] + chunk] = ids[i] + (STEPPED if chunk <= FUSED else 0)
         for r, index in enumerate(feeds["logits_idx"].tolist()):
             i, position = divmod(index, chunk)
-            token = self.next_token(self.cache[row + i, : past[i] + position + 1])
+            history = self.cache[row + i, : past[i] + position + 1]
+            heard = int(feeds["cross.0.key"][i, 0, 0, 0]) if self.script.speech else 0
+            token = self.next_token(history, heard)
             if "next_token" in fetches:
                 fetches["next_token"][r] = token
             if "logits" in fetches:
-                fetches["logits"][r] = logits_of(self.script, token)
+                fetches["logits"][r] = logits_of(self.script, token, heard)
+            if "alignment" in fetches:
+                _align(fetches["alignment"][r], len(history))
 
     def _past(self, feeds: Arrays) -> NDArray[np.int64]:
         batch, chunk = feeds["input_ids"].shape
@@ -134,23 +165,78 @@ class TestingSession(_Obedient):
         past: NDArray[np.int64] = feeds["seqlens_k"].astype(np.int64) + 1 - chunk
         return past
 
-    def next_token(self, history: NDArray[np.int64]) -> int:
+    def next_token(self, history: NDArray[np.int64], heard: int = 0) -> int:
         """What follows `history`, an int64 vector of ids, with STEPPED added to those of decode steps."""
-        sentence = self.script.sentence
+        sentence = self._sentence(history, heard)
         if sentence:
             tail = (history[-len(sentence) :] % STEPPED).tolist()
             matched = [n for n in range(1, len(sentence)) if tail[-n:] == sentence[:n]]
             return sentence[matched[-1] if matched else 0]
         weights = np.arange(1, len(history) + 1, dtype=np.int64) * 2654435761
-        return int(np.bitwise_xor.reduce((history + 1) * weights) >> 7) % self.script.vocab_size
+        return (int(np.bitwise_xor.reduce((history + 1) * weights) >> 7) + heard) % self.script.vocab_size
+
+    def _sentence(self, history: NDArray[np.int64], heard: int) -> list[int]:
+        speech = self.script.speech
+        if speech is None or not speech.sentences:
+            return self.script.sentence
+        sentence = speech.sentences[heard % len(speech.sentences)]
+        if speech.no_timestamps not in history % STEPPED:
+            return sentence
+        return [token for token in sentence if token < speech.timestamp_begin]
 
 
-def logits_of(script: Script, token: int) -> NDArray[np.float32]:
-    """The float32 logits [vocab] of a step whose next token is `token`."""
+def logits_of(script: Script, token: int, heard: int = 0) -> NDArray[np.float32]:
+    """The float32 logits [vocab] of a step whose next token is `token`; heard: the number of the window."""
     ids = np.arange(script.vocab_size, dtype=np.int64)
     logits = -(ids * 2654435761 % 1000).astype(np.float32) / np.float32(250)
-    logits[token] = script.peak
+    if speech := script.speech:
+        logits[speech.timestamp_begin :] -= 20  # all of them together are no likelier than a text's token
+        if speech.languages:
+            logits[speech.languages[heard % len(speech.languages)]] = 1.0
+        logits[speech.no_speech] = -4.0 if heard else 10.0
+    logits[token] = script.peak if heard or not script.speech else 2.0
     return logits
+
+
+def _align(attention: NDArray[np.float32], length: int) -> None:
+    """Fill [heads, frames] with the attention of a history's last token: to every tenth frame in turn."""
+    attention[...] = 0
+    attention[:, min(10 * length, attention.shape[1] - 1)] = 1
+
+
+class TestingListener(_Obedient):
+    """Plays a ListenerScript."""
+
+    __test__ = False
+
+    def __init__(self, script: ListenerScript) -> None:
+        super().__init__(script)
+        self.script = script
+        self.runs = 0
+
+    def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
+        if row != 0 or feeds.keys() != {"features"} or fetches.keys() != {"cross.0.key", "cross.0.value"}:
+            raise RuntimeError(f"a listener was bound to {sorted(feeds)} and {sorted(fetches)} at row {row}")
+        return lambda: self._run(feeds["features"], fetches)
+
+    def move(self, *_source_target_length: int) -> None:
+        raise RuntimeError("a listener has no cache")
+
+    def cached(self, *_row_length: int) -> Arrays:
+        raise RuntimeError("a listener has no cache")
+
+    def _run(self, features: NDArray[np.float32], fetches: Arrays) -> None:
+        self.runs += 1
+        numbers = [heard_of(window.tobytes()) for window in features]
+        self._obey(np.array(numbers))
+        for cross in fetches.values():
+            cross[...] = np.array(numbers, np.float32)[:, None, None, None]
+
+
+def heard_of(features: bytes) -> int:
+    """The number of a window: below 2^24, as float32 keeps it; 0 for silence, whose values are all equal."""
+    values = np.frombuffer(features, np.float32)
+    return 0 if (values == values[0]).all() else zlib.crc32(features) % (1 << 23) + 1
 
 
 class TestingEncoder(_Obedient):

@@ -6,9 +6,8 @@
       tokenizer.json, tokenizer_config.json, chat_template.jinja (both optional), generation.json
       parity.json                        what was compared with the reference
       golden/decoder.json                Golden, or for encoders
-      golden/encoder.json                EncoderGolden, or for speech models
+      golden/encoder.json                EncoderGolden, or for speech
       golden/speech.json                 SpeechGolden: checked whenever an engine loads the bundle
-      golden/features.f32                what each case of it hears: float32 little-endian [mels, 3000]
 
 A bundle is written under a temporary name beside its place and renamed last: a folder with a
 manifest.json is whole.
@@ -33,7 +32,6 @@ PARITY = "parity.json"
 GOLDEN = "golden/decoder.json"
 ENCODER_GOLDEN = "golden/encoder.json"
 SPEECH_GOLDEN = "golden/speech.json"
-GOLDEN_SOUND = "golden/features.f32"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -210,11 +208,25 @@ class EncoderGolden(msgspec.Struct, frozen=True):
     cases: list[EncoderCase]
 
 
-class SpeechGolden(msgspec.Struct, frozen=True):
-    """Cases as a decoder's, every one of which hears GOLDEN_SOUND. No rule of Whisper's is applied."""
+class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """A bump in a log-mel window; engines.sounds draws them."""
 
+    mel: float  # its middle, in rows of the window
+    frame: float  # and in columns
+    height: float
+    rows: float  # its radius: there it is 1/e as high
+    columns: float
+
+
+class SpeechCase(GoldenCase, frozen=True):
+    """A GoldenCase, for a decoder that hears this sound."""
+
+    sound: list[Blob]
+
+
+class SpeechGolden(msgspec.Struct, frozen=True):
     atol: dict[str, float]  # by the listener's target: how far any logit may be off
-    cases: list[GoldenCase]
+    cases: list[SpeechCase]
 
 
 class Generation(msgspec.Struct, frozen=True):

@@ -208,6 +208,9 @@ class Stats(Message, tag="stats", frozen=True):
     constrained_tokens: int = 0  # drawn under a grammar
     held_tokens: int = 0  # rows computed once more, their grammar not having said in time what may come
     mask_seconds: float = 0.0  # that steps waited for grammars
+    windows_heard: int = 0  # of sound, by a speech model's listener
+    windows_reused: int = 0  # requests whose window a slot had heard already
+    listen_seconds: float = 0.0  # of run_seconds, those inside the listener
     grammars_compiled: int = 0
     grammars_reused: int = 0  # requests whose grammar was there already
     step_seconds: float = 0.0  # wall time inside step()

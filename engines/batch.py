@@ -5,6 +5,8 @@ A batch is a window of adjacent cache rows. Three shapes occur, the ones that Gr
     decode           [rows, 1]       every row has its own past; idle rows write where it does no harm
     chunk            [1, chunk]      any past; padding lies behind the last token; a draft is a small one
     first prefill    [rows, chunk]   no row has a past; padded on the right
+
+Of a speech model a batch may instead be a window of sound that one row is to hear: the listener's run.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Row(NamedTuple):
     sequence: Sequence | None = None
     draws: bool = False  # the next token is wanted
     drafted: int = 0  # how many of the tokens, the last ones, are guesses to be verified
+    sot: int = -1  # the token whose logits say whether anybody speaks, if it is among them
 
 
 class Sample(NamedTuple):
@@ -40,6 +43,7 @@ class Sample(NamedTuple):
     held: bool = False  # its grammar has not said yet what may come: the row is to be run once more
     error: str = ""  # why the sequence cannot go on
     scores: Iterable[TokenLogprob] = ()  # of the prompt tokens in this chunk
+    alignment: bytes = b""  # of the token drawn, as in basert.messages.Tokens, if it is wanted
 
 
 class Move(NamedTuple):
@@ -49,6 +53,7 @@ class Move(NamedTuple):
     target: int
     length: int
     torn: bool = False  # the source's first token lies aside, see Batch.aside
+    heard: bool = False  # with what the source has heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,22 @@ class Batch:
     score: bool = False  # of every position; only with one row
     moves: Iterable[Move] = ()  # to be done before, in this order
     aside: Iterable[int] = ()  # rows whose first token must be kept, after the moves: the batch overwrites it
+    sound: bytes | None = None  # what its only row is to hear (Sound.features); then its chunk is 0
 
     @property
     def verifies(self) -> bool:
         """Whether its only row holds a draft: what every position of it draws is wanted."""
         return self.rows[0].drafted > 0
+
+    @property
+    def asks_sot(self) -> bool:
+        """Whether the logits of a row's sot are wanted beside those of its last token."""
+        return self.chunk > 1 and any(0 <= row.sot < len(row.tokens) - 1 for row in self.rows)
+
+    @property
+    def aligns(self) -> bool:
+        """Whether attention to the sound is wanted."""
+        return any(row.draws and row.sequence is not None and row.sequence.aligned for row in self.rows)
 
     @property
     def computed(self) -> int:
@@ -81,7 +97,8 @@ def row_of(sequence: Sequence, past: int, fresh: int) -> Row:
     """The row that computes `fresh` more tokens, and again those between `past` and what is computed."""
     end = sequence.computed + fresh
     draws = end == len(sequence.tokens) < sequence.limit
-    return Row(past, sequence.tokens[past:end], fresh, sequence, draws)
+    sot = sequence.sot - past if past <= sequence.sot < end else -1
+    return Row(past, sequence.tokens[past:end], fresh, sequence, draws, sot=sot)
 
 
 def decode_row(owner: Sequence | None) -> Row:
@@ -117,7 +134,8 @@ def _guess(sequence: Sequence, most: int) -> list[int]:
 
 def need_logits(rows: Iterable[Row]) -> bool:
     return any(
-        row.sequence is not None and (row.sequence.scoring or (row.draws and row.sequence.needs_logits))
+        row.sequence is not None
+        and (row.sequence.scoring or (row.draws and row.sequence.needs_logits) or row.sot >= 0)
         for row in rows
     )
 

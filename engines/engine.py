@@ -32,6 +32,7 @@ class Engine(BaseEngine):
         scheduler: Scheduler,
         runner: Runner,
         counters: Counters,
+        sampler: Sampler,
         compiling: Compiling,
         check: Callable[[], None],
         publish: Publish,
@@ -43,7 +44,7 @@ class Engine(BaseEngine):
         self._slots = slots
         self._scheduler = scheduler
         self._runner = runner
-        self._sampler = Sampler(counters)
+        self._sampler = sampler
         self._compiling = compiling
         self._check = check
         self._save = save
@@ -134,4 +135,5 @@ class Engine(BaseEngine):
             "grammars_compiled": self._compiling.compiled,
             "grammars_reused": self._compiling.reused,
             "run_seconds": self._runner.run_seconds,
+            "listen_seconds": self._runner.listener.seconds if self._runner.listener else 0.0,
         }

@@ -11,9 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basert.errors import BundleError
-from basert.manifest import ENCODER_GOLDEN, GOLDEN, EncoderCase, EncoderGolden, Golden
+from basert.manifest import (
+    ENCODER_GOLDEN,
+    GOLDEN,
+    SPEECH_GOLDEN,
+    EncoderCase,
+    EncoderGolden,
+    Golden,
+    Speech,
+    SpeechGolden,
+)
 from engines.batch import Batch, Chunks, Row
 from engines.runner import Runner
+from engines.sounds import draw
 
 Kind = TypeVar("Kind")
 
@@ -26,6 +36,11 @@ def read_golden(bundle: Path) -> Golden:
 def read_encoder_golden(bundle: Path) -> EncoderGolden:
     """Raises BundleError when the file is missing or damaged."""
     return _read(bundle / ENCODER_GOLDEN, EncoderGolden)
+
+
+def read_speech_golden(bundle: Path) -> SpeechGolden:
+    """Raises BundleError when the file is missing or damaged."""
+    return _read(bundle / SPEECH_GOLDEN, SpeechGolden)
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind:
@@ -44,6 +59,17 @@ def check(golden: Golden, runner: Runner, chunks: Chunks, slot: int = 0) -> None
         _compare(number, len(case.prompt), found, case.logits, golden.atol)
 
 
+def check_speech(
+    golden: SpeechGolden, target: str, speech: Speech, runner: Runner, chunks: Chunks, slot: int = 0
+) -> None:
+    """As `check`, each case having heard its own sound. target: the listener's."""
+    atol = _allowed(golden.atol, target)
+    for case in golden.cases:
+        sound = draw(case.sound, speech.mels, 2 * speech.frames).tobytes()
+        runner.run(Batch(slot, 0, [Row(0, [], 0)], sound=sound))
+        check(Golden(atol, [case]), runner, chunks, slot)
+
+
 def check_encoder(
     golden: EncoderGolden,
     target: str,
@@ -51,11 +77,16 @@ def check_encoder(
     max_tokens: int,
 ) -> None:
     """Have `encode` answer every case. Raises BundleError when numbers are further off than allowed."""
-    if target not in golden.atol:
-        raise BundleError(f"Its golden cases do not say how far {target!r} may be off; export it again.")
+    atol = _allowed(golden.atol, target)
     for number, case in enumerate(golden.cases):
         if len(case.ids) <= max_tokens:
-            _compare(number, len(case.ids), encode(case), case.values, golden.atol[target])
+            _compare(number, len(case.ids), encode(case), case.values, atol)
+
+
+def _allowed(atol: dict[str, float], target: str) -> float:
+    if target not in atol:
+        raise BundleError(f"Its golden cases do not say how far {target!r} may be off; export it again.")
+    return atol[target]
 
 
 def logits_after(prompt: list[int], runner: Runner, chunks: Chunks, slot: int) -> NDArray[np.float32]:

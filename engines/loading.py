@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from basert.errors import BundleError
-from basert.manifest import Graph, Manifest, digest, read_manifest
+from basert.manifest import Graph, KVCache, Manifest, digest, read_manifest
 from basert.messages import EngineInfo
 from engines.base import BaseEngine, Publish
 from engines.compiled import Compiled
 from engines.sessions import Session, SessionOptions, open_session, why_not
 
 AUTO = "auto"
+# What of a family's graphs an operator chooses a provider for; a speech model's decoder has one.
+ROLES = {"speech": "listener"}
 
 Report = Callable[[str, float], None]  # stage ("loading", "checking"), how far
 
@@ -55,7 +57,8 @@ class Start:
         """Raises BundleError."""
         path, compiled = self.config.bundle / graph.path, self.compiled(graph)
         options = dataclasses.replace(self.options, compiled=compiled)
-        return open_session(path, graph, self.manifest.kv_cache, options)
+        kv = self.manifest.kv_cache if graph.role == "decoder" else KVCache("float32", [], [])
+        return open_session(path, graph, kv, options)
 
     def compiled(self, graph: Graph) -> Compiled:
         return Compiled(self.config.bundle, self.manifest, graph)
@@ -68,13 +71,17 @@ def load(
     started = time.monotonic()
     report("loading", 0.0)
     manifest = read_manifest(config.bundle)
-    graphs = graphs_for(manifest, config.provider)
+    graphs = graphs_for(manifest, config.provider, ROLES.get(manifest.family, manifest.family))
     start = Start(config, manifest, graphs, _options(config, manifest), report, wake)
     engine: BaseEngine
     if manifest.family == "encoder":
         from engines.loading_encoder import load_encoder
 
         engine, provider = load_encoder(start, publish)
+    elif manifest.family == "speech":
+        from engines.loading_speech import load_speech
+
+        engine, provider = load_speech(start, publish)
     else:
         from engines.loading_decoder import load_decoder
 
@@ -82,14 +89,15 @@ def load(
     return engine, _info(start, provider, time.monotonic() - started)
 
 
-def graphs_for(manifest: Manifest, provider: str = AUTO) -> list[Graph]:
-    """The graph for a provider; for "auto" every one that can be run on this host, or else the first.
+def graphs_for(manifest: Manifest, provider: str, role: str) -> list[Graph]:
+    """The graph in this role for a provider; for "auto" every one that can be run on this host, or else the
+    first.
 
     Raises BundleError.
     """
-    targets = {graph.target: graph for graph in manifest.graphs if graph.role == manifest.family}
+    targets = {graph.target: graph for graph in manifest.graphs if graph.role == role}
     if not targets:
-        raise BundleError(f"{manifest.name} has no {manifest.family} graph; export it again.")
+        raise BundleError(f"{manifest.name} has no {role} graph; export it again.")
     if provider in ("", AUTO):
         here = [graph for target, graph in targets.items() if not why_not(target)]
         return here or list(targets.values())[:1]  # of none, the session says why

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from basert.manifest import TOKENIZER, digest
+from basert.messages import Submit
 from engines.base import Publish
 from engines.batch import Chunks
 from engines.compiling import Compiling
@@ -14,9 +15,11 @@ from engines.golden import check, read_golden
 from engines.loading import Start
 from engines.prefix_file import PrefixFile
 from engines.runner import Runner
+from engines.sampling import Sampler
 from engines.scheduler import Limits, Scheduler
 from engines.slots import Slots
 from engines.stats import Counters
+from engines.windows import refuse_sound
 
 # Longer chunks are no faster on a CPU. How long one may be while streams wait for it, engines.pace says.
 LONGEST_CHUNK = 512
@@ -45,15 +48,15 @@ def load_decoder(start: Start, publish: Publish) -> tuple[Engine, str]:
         slots,
         chunks,
         score_chunks,
-        _limits(start),
+        limits_of(start),
         counters,
         graph.draft_buckets if config.speculation else [],
         paced=bool(graph.draft_buckets),
     )
-    recheck = partial(_recheck, slots, partial(check, golden, runner, chunks))
+    check_again = partial(recheck, slots, partial(check, golden, runner, chunks))
     save = _prefix_file(start, slots, runner)
-    compiling = Compiling(config.bundle / TOKENIZER, manifest.vocab_size, frozenset(manifest.eos_token_ids))
-    engine = Engine(slots, scheduler, runner, counters, compiling, recheck, publish, save)
+    sampler, compiling = Sampler(counters), compiling_of(start)
+    engine = Engine(slots, scheduler, runner, counters, sampler, compiling, check_again, publish, save)
     return engine, runner.provider
 
 
@@ -67,12 +70,21 @@ def _prefix_file(start: Start, slots: Slots, runner: Runner) -> Callable[[], Non
     return file.write
 
 
-def _limits(start: Start) -> Limits:
+def compiling_of(start: Start) -> Compiling:
+    manifest = start.manifest
+    tokenizer, eos = start.config.bundle / TOKENIZER, frozenset(manifest.eos_token_ids)
+    return Compiling(tokenizer, manifest.vocab_size, eos)
+
+
+def limits_of(start: Start, refuse: Callable[[Submit], str] = refuse_sound, sot: int = -1) -> Limits:
+    """refuse, sot: see Limits."""
     return Limits(
         max_queue=start.config.max_queue,
         max_context=start.options.max_context,
         vocab_size=start.manifest.vocab_size,
         eos=frozenset(start.manifest.eos_token_ids),
+        refuse_sound=refuse,
+        sot=sot,
     )
 
 
@@ -80,7 +92,7 @@ def _scored(vocab_size: int) -> int:
     return max(8, min(LONGEST_SCORED, SCORE_BYTES // (4 * vocab_size)))
 
 
-def _recheck(slots: Slots, check_in: Callable[[int], None]) -> None:
+def recheck(slots: Slots, check_in: Callable[[int], None]) -> None:
     """The goldens once more, in a free row; the failed batch has just left at least one. Nobody knows what it
     left in the rows, so that free ones count for empty."""
     slots.forget()

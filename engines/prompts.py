@@ -44,11 +44,14 @@ class Prompts:
         return spared * COPIED > length
 
     def next(self) -> Sequence:
-        """The shortest remainder is computed next, but now and then the one that has waited longest."""
+        """The shortest remainder is computed next, but now and then the one that has waited longest. What has
+        heard is nearer to its end than what has not."""
         self._turns += 1
         if self._turns % OLDEST_TURN == 0:
             return min(self._sequences, key=lambda prompt: prompt.arrived)
-        return min(self._sequences, key=lambda prompt: (prompt.submit.priority, prompt.pending))
+        return min(
+            self._sequences, key=lambda prompt: (prompt.submit.priority, not prompt.heard, prompt.pending)
+        )
 
     def chunk(self, sequence: Sequence, limit: int = 0) -> tuple[int, int, int]:
         """The next one of a prompt, as (past, fresh, size); limit: see Chunks.size."""
@@ -73,7 +76,8 @@ class Prompts:
         return [group[row] for row in range(first, first + count)]
 
     def _whole(self, sequence: Sequence, size: int) -> bool:
-        return not sequence.scoring and self.chunk(sequence) == (0, len(sequence.tokens), size)
+        alone = sequence.scoring or not sequence.heard
+        return not alone and self.chunk(sequence) == (0, len(sequence.tokens), size)
 
     def _profits(self, sequence: Sequence, other: Sequence) -> bool:
         shared = min(common(sequence.ids, other.ids), len(sequence.tokens) - 1)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.batch import Batch
+from engines.listener import Listener
 from engines.sessions import Arrays, Session
 
 
@@ -23,7 +24,9 @@ class Output(NamedTuple):
     """What a run yielded, until the next run overwrites it."""
 
     tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores or verifies: the best next token
-    logits: NDArray[np.float32] | None  # [rows or chunk, vocab], if the batch asked for them
+    logits: NDArray[np.float32] | None  # [rows or chunk, vocab], if the batch asked for them; behind them
+    # [rows, vocab] after each row's sot, if it asked for these
+    alignment: NDArray[np.float32] | None = None  # [rows, heads, frames] likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,23 @@ class Step:
 
 
 class Runner:
-    def __init__(self, session: Session, vocab_size: int, logits_rows: int) -> None:
-        """logits_rows: the most rows of logits that a batch may ask for."""
-        self.run_seconds = 0.0  # inside the graph, since the start
+    def __init__(
+        self,
+        session: Session,
+        vocab_size: int,
+        logits_rows: int,
+        listener: Listener | None = None,
+        alignment: tuple[int, int] = (0, 0),
+    ) -> None:
+        """logits_rows: the most rows of logits that a batch may ask for. Of a speech model: what hears, and
+        the alignment's heads and frames."""
+        self.run_seconds = 0.0  # inside the graphs, since the start
+        self.listener = listener
         self._session = session
         self._logits = np.empty((logits_rows, vocab_size), np.float32)
+        self._alignment = np.empty((logits_rows, *alignment), np.float32)
         self._aside: dict[int, dict[str, NDArray[Any]]] = {}  # row -> its first token's keys and values
-        self._steps: dict[tuple[int, int, int, int, bool], Step] = {}
+        self._steps: dict[tuple[int, int, int, int, bool, bool], Step] = {}
 
     @property
     def provider(self) -> str:
@@ -55,12 +68,21 @@ class Runner:
     def run(self, batch: Batch) -> Output:
         """Do the batch's moves, compute it, and return what its rows yielded."""
         self._prepare(batch)
+        if batch.sound is not None:
+            return self._hear(batch.first, batch.sound)
         step = self._step(batch)
         fill(step.feeds, batch)
         started = time.perf_counter()
         step.run()
         self.run_seconds += time.perf_counter() - started
         return step.output
+
+    def _hear(self, row: int, sound: bytes) -> Output:
+        assert self.listener is not None
+        before = self.listener.seconds
+        self.listener.hear(row, sound)
+        self.run_seconds += self.listener.seconds - before
+        return Output(np.zeros(1, np.int64), None)
 
     def cached(self, row: int, length: int) -> Arrays:
         """Views of a row's first tokens, see Session.cached."""
@@ -73,9 +95,11 @@ class Runner:
             view[...] = aside[name]
 
     def _prepare(self, batch: Batch) -> None:
-        for source, target, length, torn in batch.moves:
+        for source, target, length, torn, heard in batch.moves:
             if source != target:
                 self._session.move(source, target, length)
+            if heard and self.listener is not None:
+                self.listener.copy(source, target)
             if torn:
                 self.mend(target, source)
         for row in batch.aside:
@@ -83,12 +107,15 @@ class Runner:
 
     def _step(self, batch: Batch) -> Step:
         rows = batch.chunk if batch.score or batch.verifies else len(batch.rows)
-        key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits
+        aligns = False
+        if self.listener is not None:
+            rows, aligns = rows * (1 + batch.asks_sot), batch.aligns
+        key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits, aligns
         if key not in self._steps:
             self._steps[key] = self._bind(*key)
         return self._steps[key]
 
-    def _bind(self, first: int, batch: int, chunk: int, rows: int, logits: bool) -> Step:
+    def _bind(self, first: int, batch: int, chunk: int, rows: int, logits: bool, aligns: bool) -> Step:
         feeds: dict[str, NDArray[Any]] = {
             "input_ids": np.zeros((batch, chunk), np.int64),
             "seqlens_k": np.zeros(batch, np.int32),
@@ -98,8 +125,11 @@ class Runner:
         fetches: dict[str, NDArray[Any]] = {"next_token": np.zeros(rows, np.int64)}
         if logits:
             fetches["logits"] = self._logits[:rows]
-        output = Output(fetches["next_token"], fetches.get("logits"))
-        return Step(feeds, output, self._session.bind(first, feeds, fetches))
+        if aligns:
+            fetches["alignment"] = self._alignment[:rows]
+        output = Output(fetches["next_token"], fetches.get("logits"), fetches.get("alignment"))
+        heard = self.listener.rows(first, batch) if self.listener is not None else {}
+        return Step(feeds, output, self._session.bind(first, {**feeds, **heard}, fetches))
 
 
 def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
@@ -121,3 +151,6 @@ def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
         feeds["seqlens_k"][i] = row.past + (chunk if row.past else len(row.tokens)) - 1
         if not (batch.score or batch.verifies):
             feeds["logits_idx"][i] = i * chunk + len(row.tokens) - 1
+            feeds["logits_idx"][len(rows) + i :: len(rows)] = i * chunk + max(
+                row.sot, 0
+            )  # if it is asked for

@@ -22,13 +22,16 @@ from engines.stats import Counters
 
 if TYPE_CHECKING:
     from engines.constraints import Ahead, Constraint
+    from engines.speech_rules import SpeechRules
 
 
 class Sampler:
     """Draws each row's next token, and scores prompts."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, rules: SpeechRules | None = None) -> None:
+        """rules: of a speech model; its logits and log-probabilities are those that they leave."""
         self._counters = counters
+        self._rules = rules
         self._histories: WeakKeyDictionary[Sequence, History] = WeakKeyDictionary()
         self._allowed: WeakKeyDictionary[Sequence, Ids] = WeakKeyDictionary()
         self._scratch: Floats | None = None
@@ -54,10 +57,28 @@ class Sampler:
             return [self._score(batch.rows[0], output)]
         if batch.verifies:
             return [self._verify(batch.rows[0], output)]
+        if self._rules is not None:
+            return self._heard(self._rules, batch, output)
         best = output.tokens.tolist()
         return [
             self._draw(row, best[i], None if output.logits is None else output.logits[i])
             for i, row in enumerate(batch.rows)
+        ]
+
+    def _heard(self, rules: SpeechRules, batch: Batch, output: Output) -> list[Sample]:
+        """Of a speech model's rows."""
+        logits, attention = output.logits, output.alignment
+        if logits is None:  # a window was heard, or a chunk that draws nothing
+            return [Sample()] * len(batch.rows)
+        best = rules.apply(batch, output)
+        samples = [self._draw(row, best[i], logits[i]) for i, row in enumerate(batch.rows)]
+        if attention is None:
+            return samples
+        return [
+            sample._replace(alignment=attention[i].astype("<f2").tobytes())
+            if row.draws and row.sequence is not None and row.sequence.aligned
+            else sample
+            for i, (row, sample) in enumerate(zip(batch.rows, samples, strict=True))
         ]
 
     def _draw(self, row: Row, best: int, logits: Floats | None) -> Sample:

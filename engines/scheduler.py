@@ -5,6 +5,9 @@ takes part in every decode step. It is let into a slot only with room for all it
 ever has to be thrown out. Chunks take turns with decode steps; a sequence that decodes alone guesses what it
 says next, and has several tokens verified in one step. Before each of its chunks a prompt takes over
 what any row holds of it by now, so that prompts with a common beginning compute that once, whoever is first.
+
+A sequence that is to hear something does that first, unless a row has heard it already. The listener's runs
+take turns with decode steps, too, one by one.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from engines.prompts import Prompts
 from engines.sequence import Sequence, admission
 from engines.slots import Slots
 from engines.stats import Counters
+from engines.windows import refuse_sound
 
 if TYPE_CHECKING:
     from engines.constraints import Constraint
@@ -35,6 +39,8 @@ class Limits:
     max_context: int
     vocab_size: int
     eos: frozenset[int]
+    refuse_sound: Callable[[Submit], str] = refuse_sound  # why what is to be heard, or silence, is refused
+    sot: int = -1  # the token after which a speech model says whether anybody speaks
 
 
 class Scheduler:
@@ -89,7 +95,10 @@ class Scheduler:
             tokens=list(prompt),
             ids=ids_of(prompt, submit.cache_salt),
             constraint=constraint,
+            heard=submit.sound is None,
         )
+        if submit.sound is not None and limits.sot in prompt:
+            sequence.sot = len(prompt) - 1 - prompt[::-1].index(limits.sot)
         sequence.lone = self._prompts.cuts(sequence).lone(len(prompt))
         self._sequences[sequence.key] = sequence
         self._waiting.push(sequence)
@@ -120,6 +129,9 @@ class Scheduler:
         while self._prompts and (self._since_decode < (limit := self._limit(decoding)) or not decoding):
             head = self._prompts.next()
             self._catch_up(head)
+            if not head.heard:
+                self._prompts.remove(head)
+                return self._listen(head)
             if head.prefilling:
                 return self._prefill(head, limit)
             self._prompts.remove(head)  # all but its last token was there
@@ -130,11 +142,15 @@ class Scheduler:
 
     def note(self, batch: Batch, seconds: float) -> None:
         """How long a batch ran, from which the next chunks get their length."""
-        self._pace.note(len(batch.rows), batch.chunk, seconds)
+        if batch.sound is None:
+            self._pace.note(len(batch.rows), batch.chunk, seconds)
 
     def apply(self, batch: Batch, samples: list[Sample]) -> list[Reply]:
         """Book what a batch yielded, a sample for each row, and end the sequences that are complete."""
         self._count(batch)
+        if batch.sound is not None and (listening := batch.rows[0].sequence) is not None:
+            listening.heard = True
+            self._slots.heard.put(listening.slot, batch.sound)
         return [
             reply
             for row, sample in zip(batch.rows, samples, strict=True)
@@ -160,6 +176,8 @@ class Scheduler:
             return Failed(submit.id, "invalid", f"Request {submit.id} is running already.")
         if refusal := admission(submit, self.limits.vocab_size, self.limits.max_context):
             return refusal
+        if reason := self.limits.refuse_sound(submit):
+            return Failed(submit.id, "invalid", reason)
         if self.waiting >= self.limits.max_queue + self._slots.free:
             return Failed(submit.id, "queue_full", f"{self.waiting} requests are waiting; try again later.")
         return None
@@ -170,6 +188,7 @@ class Scheduler:
             found = self._found(sequence)
             self._moves += self._slots.take(sequence, found)
             self._book(sequence, found)
+            self._counters.windows_reused += sequence.heard and sequence.submit.sound is not None
             self._counters.requests_admitted += 1
             self._counters.prefix_queries += self._slots.prefixes.keep and not sequence.scoring
             self._counters.prompt_tokens += len(sequence.tokens)
@@ -178,7 +197,10 @@ class Scheduler:
                 self._prompts.add(sequence)
 
     def _catch_up(self, sequence: Sequence) -> None:
-        """Take over what other rows have come to hold of a prompt since its last chunk."""
+        """Take over what other rows have come to hold of a prompt since its last chunk, or have heard."""
+        if not sequence.heard:
+            self._moves += self._slots.recall(sequence)
+            self._counters.windows_reused += sequence.heard
         if (found := self._found(sequence)).length:
             self._moves.append(self._slots.share(sequence, found))
             self._book(sequence, found)
@@ -210,6 +232,14 @@ class Scheduler:
         self._since_decode = 0
         size = next(size for size in self._drafts if size >= len(row.tokens))
         return Batch(row.sequence.slot, size, [row], need_logits([row]), moves=self._due_moves())
+
+    def _listen(self, sequence: Sequence) -> Batch:
+        sound = sequence.submit.sound
+        assert sound is not None
+        self._since_decode += self._prompts.chunks.longest  # streams go on after it
+        self._slots.heard.drop(sequence.slot)
+        row = Row(sequence.computed, [], 0, sequence)
+        return Batch(sequence.slot, 0, [row], moves=self._due_moves(), sound=sound.features)
 
     def _prefill(self, head: Sequence, limit: int) -> Batch:
         past, fresh, size = self._prompts.chunk(head, limit)
@@ -271,7 +301,7 @@ class Scheduler:
         self._counters.padded_tokens += row.drafted - accepted
 
     def _told(self, sequence: Sequence, sample: Sample) -> list[Reply]:
-        replies = sequence.tell(sample.tokens, sample.logprobs)
+        replies = sequence.tell(sample.tokens, sample.logprobs, sample.alignment)
         if sequence.finish:
             self._counters.requests_finished += 1
             self._end(sequence)
@@ -286,7 +316,9 @@ class Scheduler:
         counters = self._counters
         counters.computed_tokens += batch.computed
         counters.padded_tokens += batch.padded
-        if batch.chunk > 1 and not batch.verifies:
+        if batch.sound is not None:
+            counters.windows_heard += 1
+        elif batch.chunk > 1 and not batch.verifies:
             counters.prefill_steps += 1
         else:
             counters.decode_steps += 1

@@ -40,6 +40,9 @@ class Sequence:
     scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt, until they are sent
     drafter: Drafter = field(default_factory=Drafter)
     constraint: Constraint | None = None  # what its tokens have to be
+    heard: bool = True  # what it is to hear is heard
+    sot: int = -1  # where in the prompt the model says whether anybody speaks, if it does
+    no_speech: float = -1.0  # what it said, until that is sent
 
     @property
     def key(self) -> tuple[int, int]:
@@ -56,13 +59,23 @@ class Sequence:
 
     @property
     def prefilling(self) -> bool:
-        """Whether the next of these go through it in a chunk, not in a decode step."""
+        """Whether the next of these go through it in a chunk, not in a decode step, or have to wait for what
+        is still to be heard."""
         pending = len(self.tokens) - self.computed
-        return pending > 1 or (pending == 1 and not self.lone and not self.generated)
+        return pending > 1 or not self.heard or (pending == 1 and not self.lone and not self.generated)
 
     @property
     def generated(self) -> int:
         return len(self.tokens) - len(self.submit.prompt)
+
+    @property
+    def answer(self) -> list[int]:
+        return self.tokens[len(self.submit.prompt) :]
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it is wanted where in the sound a token is."""
+        return self.submit.sound is not None and self.submit.sound.alignment
 
     @property
     def scoring(self) -> bool:
@@ -81,12 +94,13 @@ class Sequence:
             or bool(sampling.logit_bias or self.submit.allowed_ids or self.submit.bad_words)
             or bool(sampling.presence_penalty or sampling.frequency_penalty)
             or sampling.repetition_penalty != 1
+            or self.submit.sound is not None
         )
 
     def forbidden(self) -> list[int]:
         """What may not come next: an end before min_tokens, the last token of a bad word."""
         ends = list(self.eos) if self.generated < self.submit.min_tokens else []
-        said = self.tokens[len(self.submit.prompt) :] if self.submit.bad_words else []
+        said = self.answer if self.submit.bad_words else []
         words = (word for word in self.submit.bad_words if said[len(said) - len(word) + 1 :] == word[:-1])
         return ends + [word[-1] for word in words]
 
@@ -97,15 +111,18 @@ class Sequence:
             return "stop"
         return "length" if len(self.tokens) >= self.limit else ""
 
-    def tell(self, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> list[Tokens]:
+    def tell(
+        self, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...], alignment: bytes = b""
+    ) -> list[Tokens]:
         """A message for each of the newest tokens, which are booked: what reads them need not know that
-        several came of one run. With no token (a prompt that is only scored), one message."""
+        several came of one run. With no token (a prompt that is only scored), one message. alignment: of the
+        only token."""
         messages = []
         for i in range(max(1, len(tokens))):
             finish = self.finish if i + 1 >= len(tokens) else ""
             said = list(tokens[i : i + 1]), finish, list(logprobs[i : i + 1]), self.scores, self.cached
-            messages.append(Tokens(self.submit.id, *said))
-            self.scores, self.cached = [], 0
+            messages.append(Tokens(self.submit.id, *said, self.no_speech, alignment))
+            self.scores, self.cached, self.no_speech = [], 0, -1.0
         return messages
 
 

@@ -2,7 +2,7 @@
 
 What a row holds when its sequence has ended stays there for later prompts (engines/prefix.py) until the row
 is needed. A row is chosen for a small window; which content is lost for it is another choice, since content
-can be copied away.
+can be copied away. So does the window of sound that a speech model's row has heard (engines/heard.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from functools import partial
 
 from engines.batch import Move
+from engines.heard import Heard
 from engines.prefix import Match, Prefixes
 from engines.sequence import Sequence
 
@@ -24,12 +25,15 @@ WORTH_COPYING = 32
 class Slots:
     """The rows of the cache."""
 
-    def __init__(self, count: int, buckets: Iterable[int], *, keep: bool = True) -> None:
-        """keep: free rows are a prefix cache."""
+    def __init__(self, count: int, buckets: Iterable[int], *, keep: bool = True, frames: int = 0) -> None:
+        """keep: free rows are a prefix cache. frames: of a window of sound that a row hears; each has as many
+        keys and values as a token."""
         self.owners: list[Sequence | None] = [None] * count
         self.buckets = sorted({size for size in buckets if size < count} | {count})
         self.prefixes = Prefixes(count, keep=keep)
+        self.heard = Heard(count)
         self.free = count
+        self._frames = frames
 
     @property
     def used(self) -> int:
@@ -44,11 +48,13 @@ class Slots:
         prefixes = self.prefixes
         if found.length:
             prefixes.use(found.row)
-        row = self._choose(found.row)
+        sound = sequence.submit.sound
+        row = self._choose(found.row if sound is None else self.heard.find(sound.features, self._free()))
         moves = self._save(row, sequence.ids)
         if found.length and (found.row != row or prefixes.torn(row)):
             moves.append(Move(found.row, row, found.length, prefixes.torn(found.row)))
         self._own(row, sequence)
+        moves += self.recall(sequence)
         prefixes.begin(row, sequence.ids, found.length)
         if found.length and self.owners[found.row] is None:
             prefixes.thin(found.row)
@@ -60,7 +66,22 @@ class Slots:
         self.prefixes.grow(sequence.slot, found.length)
         return Move(found.row, sequence.slot, found.length, self.prefixes.torn(found.row))
 
+    def recall(self, sequence: Sequence) -> list[Move]:
+        """Let its row have heard what it is to hear, if any row has."""
+        if sequence.heard:
+            return []
+        assert sequence.submit.sound is not None
+        row, source = sequence.slot, self.heard.find(sequence.submit.sound.features, [sequence.slot])
+        if source < 0:
+            return []
+        sequence.heard = True
+        if source == row:
+            return []
+        self.heard.copy(source, row)
+        return [Move(source, row, 0, heard=True)]
+
     def release(self, sequence: Sequence) -> None:
+        self.heard.use(sequence.slot)
         self.prefixes.retain(sequence.slot)
         self._disown(sequence)
 
@@ -78,6 +99,7 @@ class Slots:
         """Free rows hold nothing any more."""
         for row in self._free():
             self.prefixes.drop(row)
+            self.heard.drop(row)
 
     def compact(self) -> list[Move]:
         """Move all owners into the smallest window that has room for them, where that is cheapest, if it is
@@ -88,8 +110,8 @@ class Slots:
         if now <= size:
             return []
         outside = partial(_outside, owned, size)
-        first = min(range(len(self.owners) - size + 1), key=lambda first: _tokens(outside(first)))
-        if _tokens(outside(first)) > TOKENS_PER_ROW * (now - size):
+        first = min(range(len(self.owners) - size + 1), key=lambda first: self._tokens(outside(first)))
+        if self._tokens(outside(first)) > (TOKENS_PER_ROW + self._frames) * (now - size):
             return []
         window = range(first, first + size)
         return [move for sequence in outside(first) for move in self._shift(sequence, window)]
@@ -104,7 +126,13 @@ class Slots:
         sizes = {row: self.window([*ends, row])[1] for row in self._free()}
         least = min(sizes.values())
         near = [row for row, size in sizes.items() if size == least]
-        return holder if holder in near else self.prefixes.oldest(near)
+        return holder if holder in near else self._oldest(near)
+
+    def _oldest(self, rows: Iterable[int]) -> int:
+        """The row whose content is missed least."""
+        if not self._frames:
+            return self.prefixes.oldest(rows)
+        return min(rows, key=lambda row: (self.heard.used(row), row))
 
     def _save(self, row: int, ids: bytes = b"") -> list[Move]:
         """Copy what only this row holds, and what will hold `ids` does not, to the least missed free row."""
@@ -119,13 +147,20 @@ class Slots:
 
     def _shift(self, sequence: Sequence, window: range) -> list[Move]:
         source = sequence.slot
-        target = self.prefixes.oldest(row for row in window if self.owners[row] is None)
-        moves = [*self._save(target), Move(source, target, sequence.computed)]
+        target = self._oldest(row for row in window if self.owners[row] is None)
+        heard = sequence.heard and self._frames > 0
+        moves = [*self._save(target), Move(source, target, sequence.computed, heard=heard)]
         self.prefixes.copy(source, target)
         self.prefixes.held[source] = None
+        if heard:
+            self.heard.copy(source, target)
         self._disown(sequence)
         self._own(target, sequence)
         return moves
+
+    def _tokens(self, sequences: list[Sequence]) -> int:
+        """What would be copied with them."""
+        return sum(sequence.computed + self._frames * sequence.heard for sequence in sequences)
 
     def _own(self, row: int, sequence: Sequence) -> None:
         self.owners[row], sequence.slot = sequence, row
@@ -140,7 +175,3 @@ class Slots:
 def _outside(owned: list[Sequence], size: int, first: int) -> list[Sequence]:
     """Those that a window of `size` rows from `first` does not cover."""
     return [sequence for sequence in owned if not first <= sequence.slot < first + size]
-
-
-def _tokens(sequences: list[Sequence]) -> int:
-    return sum(sequence.computed for sequence in sequences)

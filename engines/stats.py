@@ -58,6 +58,8 @@ class Counters:
     accepted_tokens: int = 0
     constrained_tokens: int = 0
     held_tokens: int = 0
+    windows_heard: int = 0
+    windows_reused: int = 0
     mask_seconds: float = 0.0
     step_seconds: float = 0.0
     batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))

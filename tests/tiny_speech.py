@@ -16,21 +16,22 @@ from tokenizers import Tokenizer
 
 from basert.manifest import (
     GENERATION,
-    GOLDEN_SOUND,
     PARITY,
     SPEECH_GOLDEN,
     TOKENIZER,
+    Blob,
     Generation,
-    GoldenCase,
     Graph,
     KVCache,
     Speech,
+    SpeechCase,
     SpeechGolden,
     SpeechParity,
     Tensor,
     write_json,
 )
 from engines.sessions.testing import ListenerScript, Script, SpeechScript, heard_of, logits_of
+from engines.sounds import draw
 from tests.tiny import GRAPH, decoder_graph, tiny_tokenizer, write_testing_manifest
 
 LISTENER_GRAPH = "graphs/listener.json"
@@ -119,7 +120,7 @@ def write_testing_speech(
     (bundle / PARITY).write_bytes(msgspec.json.encode(speech.parity))
     write_json(bundle / GRAPH, script)
     write_json(bundle / LISTENER_GRAPH, listener)
-    _write_speech_golden(bundle, script, mels)
+    write_json(bundle / SPEECH_GOLDEN, SpeechGolden({"testing": 1e-4}, _golden_cases(script, mels)))
     told = {"eos_token_ids": [one("<|endoftext|>")], "max_context": max_context, "slots": slots}
     kv = KVCache(dtype="int64", kv_heads=[1], head_dim=[1])
     graphs = [_listener_graph(mels), _speech_graph(script, alignment_heads)]
@@ -155,17 +156,16 @@ def _speech_script(tokenizer: Tokenizer, speech: Speech, sentences: Sequence[str
     )
 
 
-def _write_speech_golden(bundle: Path, script: Script, mels: int) -> None:
+def _golden_cases(script: Script, mels: int) -> list[SpeechCase]:
     assert script.speech is not None
-    cases, heard, said = [], heard_of(window(1, mels)), script.speech.sentences
-    if said:
-        prompt = [script.speech.sot, *said[heard % len(said)][:3]]
-        token = said[heard % len(said)][3]
-        ids = [*range(0, script.vocab_size, 50), token]
-        logits = logits_of(script, token, heard)
-        cases = [GoldenCase(prompt, ids, [float(logits[i]) for i in ids])]
-    write_json(bundle / SPEECH_GOLDEN, SpeechGolden({"testing": 1e-4}, cases))
-    (bundle / GOLDEN_SOUND).write_bytes(window(1, mels))
+    if not script.speech.sentences:
+        return []
+    sound = [Blob(mel=mels / 2, frame=100.0, height=2.0, rows=mels / 4, columns=30.0)]
+    heard = heard_of(draw(sound, mels, WINDOW).tobytes())
+    sentence = script.speech.sentences[heard % len(script.speech.sentences)]
+    token, prompt = sentence[3], [script.speech.sot, *sentence[:3]]
+    ids, logits = [*range(0, script.vocab_size, 50), token], logits_of(script, token, heard)
+    return [SpeechCase(prompt, ids, [float(logits[i]) for i in ids], sound)]
 
 
 def _speech_graph(script: Script, alignment_heads: int) -> Graph:

@@ -79,7 +79,7 @@ class Engine(BaseEngine):
     def _submit(self, peer: int, message: Submit | Encode) -> Failed | None:
         if isinstance(message, Encode):
             return Failed(message.id, "invalid", "This model generates text; ask an encoder for vectors.")
-        if message.grammar is None or self.draining:
+        if message.grammar is None or message.sound is not None or self.draining:
             return self._scheduler.submit(peer, message)
         return self._compiling.add(peer, message)
 

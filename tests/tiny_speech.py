@@ -160,7 +160,7 @@ def _golden_cases(script: Script, mels: int) -> list[SpeechCase]:
     assert script.speech is not None
     if not script.speech.sentences:
         return []
-    sound = [Blob(mel=mels / 2, frame=100.0, height=2.0, rows=mels / 4, columns=30.0)]
+    sound = [Blob(mel=mels / 2, frame=100.0, height=2.0, rows=mels / 4, columns=40.0)]
     heard = heard_of(draw(sound, mels, WINDOW).tobytes())
     sentence = script.speech.sentences[heard % len(script.speech.sentences)]
     token, prompt = sentence[3], [script.speech.sot, *sentence[:3]]

@@ -32,7 +32,7 @@ class Heard:
             self._used[row] = self._uses
 
     def drop(self, row: int) -> None:
-        """The row is about to hear something else."""
+        """Nobody knows what the row holds."""
         self._sounds[row], self._used[row] = None, 0
 
     def copy(self, source: int, target: int) -> None:

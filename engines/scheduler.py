@@ -237,7 +237,6 @@ class Scheduler:
         sound = sequence.submit.sound
         assert sound is not None
         self._since_decode += self._prompts.chunks.longest  # streams go on after it
-        self._slots.heard.drop(sequence.slot)
         row = Row(sequence.computed, [], 0, sequence)
         return Batch(sequence.slot, 0, [row], moves=self._due_moves(), sound=sound.features)
 

@@ -83,6 +83,23 @@ def test_the_window_that_was_heard_longest_ago_goes_first(spoken: Spoken, bundle
     assert (engine.stats().windows_heard, engine.stats().windows_reused) == (3, 3)
 
 
+def test_a_row_that_is_moved_takes_along_what_it_has_heard(engine: SteppedEngine, spoken: Spoken) -> None:
+    assert said(2) != said(5)
+    numbers = [engine.ask(prompt(spoken), 50, sound=hear(number)) for number in (1, 2, 3, 5)]
+    while not engine.tokens(numbers[-1]):
+        engine.step()
+    for number in numbers[1:3]:  # rows 1 and 2
+        engine.cancel(number)
+    engine.step()
+    owners = engine.scheduler._slots.owners
+    assert [row for row, owner in enumerate(owners) if owner is not None] == [0, 1]
+    engine.finish()
+    for number in (5, 2, 3):
+        again = engine.answer(prompt(spoken), 50, sound=hear(number))
+        assert TOKENIZER.decode(again, skip_special_tokens=False) == said(number) + "<|endoftext|>"
+    assert engine.stats().windows_heard == 5  # the second was overwritten
+
+
 def test_streams_go_on_between_windows(engine: SteppedEngine, spoken: Spoken) -> None:
     running = engine.ask(prompt(spoken), 50, sound=hear(1))
     engine.step(3)

@@ -48,6 +48,11 @@ class Unpacker:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def halfway(self) -> bool:
+        """Whether of a frame only a part has come."""
+        return len(self._buffer) > 0
+
     def feed(self, data: bytes) -> list[AnyMessage]:
         """Raises TransportError on a frame that is too long or does not decode."""
         self._buffer += data

@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,9 @@ from basert.frames import TransportError, Unpacker, pack
 from basert.messages import AnyMessage, Message
 
 MAX_BACKLOG = 64 << 20  # bytes queued for a peer that does not read
+# A socket holds some 200 KB. For the rest of a longer frame it is worth waiting so many seconds, if the peer is
+# at it, and so many in all: else each part of it would wait for a step.
+PART_WAIT, FRAME_WAIT = 0.001, 0.01
 _LISTENER, _WAKER = 0, -1  # what the selector knows them by; peers are positive
 
 
@@ -80,7 +84,17 @@ class Hub:
 
     def poll(self, timeout: float | None) -> list[tuple[int, AnyMessage | None]]:
         """Messages that have come, waiting for at most `timeout` seconds (None: for ever, 0: not at all)."""
+        events, halfway = self._look(timeout)
+        until = time.monotonic() + FRAME_WAIT
+        while halfway and time.monotonic() < until:
+            more, halfway = self._look(PART_WAIT)
+            events += more
+        return events
+
+    def _look(self, timeout: float | None) -> tuple[list[tuple[int, AnyMessage | None]], bool]:
+        """Read what is there, once; and whether of a frame only a part has come."""
         events: list[tuple[int, AnyMessage | None]] = []
+        halfway = False
         for key, mask in self._selector.select(timeout):
             if key.data == _LISTENER:
                 self._accept()
@@ -91,7 +105,8 @@ class Hub:
                     self._write(key.data)
                 if mask & selectors.EVENT_READ:
                     events += self._read(key.data)
-        return events
+                    halfway |= key.data in self._peers and self._peers[key.data].unpacker.halfway
+        return events, halfway
 
     def send(self, peer: int, messages: Iterable[Message]) -> None:
         """Queue one frame and write what the socket takes now; a peer that is gone is skipped."""

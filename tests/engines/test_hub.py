@@ -203,3 +203,31 @@ def test_a_loop_that_ends_with_open_connections_ends_in_silence(
 
     asyncio.run(run()).sock.close()
     assert caplog.messages == []
+
+
+def test_a_frame_that_fills_the_socket_many_times_comes_in_one_poll(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.hub.PART_WAIT", 60)  # the sender may be slow to get its turn
+    monkeypatch.setattr("engines.hub.FRAME_WAIT", 60)
+    long = Submit(1, list(range(1_000_000)), 1)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(tmp_path / "hub"))
+        assert hub.poll(None) == []  # it is accepted
+        sender = threading.Thread(target=peer.sendall, args=[pack([long])])
+        sender.start()
+        assert hub.poll(None) == [(1, long)]
+        sender.join()
+
+
+def test_half_a_frame_holds_nothing_up(hub: Hub, tmp_path: Path) -> None:
+    frame = pack([Submit(1, list(range(1000)), 1)])
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(tmp_path / "hub"))
+        hub.poll(None)
+        peer.sendall(frame[:700])
+        assert hub.poll(None) == []
+        assert hub.poll(0) == []
+        peer.sendall(frame[700:])
+        [(_, message)] = hub.poll(None)
+        assert isinstance(message, Submit)

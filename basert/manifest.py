@@ -129,7 +129,7 @@ class Speech(msgspec.Struct, frozen=True):
     suppress: list[int] = []  # ids that are never drawn
     suppress_first: list[int] = []  # ids that are not drawn first
     max_initial_timestamp: int = 50  # the first timestamp drawn is at most so many steps
-    alignment_heads: int = 0  # heads in the decoder's output `alignment`; 0: no word timestamps
+    alignment_heads: int = 0  # heads in the decoder's output `alignment`; 0: none, and no word timestamps
     parity: dict[str, SpeechParity] = {}  # by graph target
 
 

@@ -19,8 +19,8 @@ from basert.frames import TransportError, Unpacker, pack
 from basert.messages import AnyMessage, Message
 
 MAX_BACKLOG = 64 << 20  # bytes queued for a peer that does not read
-# A socket holds some 200 KB. For the rest of a longer frame it is worth waiting so many seconds, if the peer is
-# at it, and so many in all: else each part of it would wait for a step.
+# A socket holds some 200 KB. The rest of a longer frame is worth waiting for, so many seconds for each part
+# and for all of them: else each part of it would wait for a step.
 PART_WAIT, FRAME_WAIT = 0.001, 0.01
 _LISTENER, _WAKER = 0, -1  # what the selector knows them by; peers are positive
 

@@ -1,4 +1,4 @@
-"""Windows of sound that a few numbers describe: what a listener is asked with where no recording can be kept."""
+"""Windows of sound that a few numbers describe: what goldens ask with, where no recording can be kept."""
 
 from __future__ import annotations
 

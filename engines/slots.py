@@ -25,10 +25,8 @@ WORTH_COPYING = 32
 class Slots:
     """The rows of the cache."""
 
-    def __init__(
-        self, count: int, buckets: Iterable[int], *, keep: bool = True, heard_tokens: int = 0
-    ) -> None:
-        """keep: free rows are a prefix cache. heard_tokens: as many take the memory of what a row has heard."""
+    def __init__(self, count: int, buckets: Iterable[int], *, keep: bool = True, window: int = 0) -> None:
+        """keep: free rows are a prefix cache. window: tokens that weigh as much as what a row has heard."""
         self.owners: list[Sequence | None] = [None] * count
         self.buckets = sorted({size for size in buckets if size < count} | {count})
         self.prefixes = Prefixes(count, keep=keep)

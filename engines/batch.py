@@ -78,9 +78,10 @@ class Batch:
         return self.chunk > 1 and any(0 <= row.sot < len(row.tokens) - 1 for row in self.rows)
 
     @property
-    def aligns(self) -> bool:
-        """Whether attention to the sound is wanted."""
-        return any(row.draws and row.sequence is not None and row.sequence.aligned for row in self.rows)
+    def aligned(self) -> list[int]:
+        """Rows for whose next token it is wanted where in the sound it is."""
+        rows = enumerate(self.rows)
+        return [i for i, row in rows if row.draws and row.sequence is not None and row.sequence.aligned]
 
     @property
     def computed(self) -> int:

@@ -135,5 +135,5 @@ class Engine(BaseEngine):
             "grammars_compiled": self._compiling.compiled,
             "grammars_reused": self._compiling.reused,
             "run_seconds": self._runner.run_seconds,
-            "listen_seconds": self._runner.listener.seconds if self._runner.listener else 0.0,
+            "listen_seconds": self._runner.listen_seconds,
         }

@@ -19,8 +19,8 @@ from basert.frames import TransportError, Unpacker, pack
 from basert.messages import AnyMessage, Message
 
 MAX_BACKLOG = 64 << 20  # bytes queued for a peer that does not read
-# A socket holds some 200 KB. For the rest of a longer frame it is worth waiting so many seconds, if the peer is
-# at it, and so many in all: else each part of it would wait for a step.
+# A socket holds some 200 KB. The rest of a longer frame is worth waiting for, so many seconds for each part
+# and for all of them: else each part of it would wait for a step.
 PART_WAIT, FRAME_WAIT = 0.001, 0.01
 _LISTENER, _WAKER = 0, -1  # what the selector knows them by; peers are positive
 
@@ -99,7 +99,7 @@ class Hub:
             if key.data == _LISTENER:
                 self._accept()
             elif key.data == _WAKER:
-                cast(socket.socket, key.fileobj).recv(1 << 16)
+                cast(socket.socket, key.fileobj).recv(4096)
             else:
                 if mask & selectors.EVENT_WRITE:
                     self._write(key.data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from engines.sessions import Arrays, Session
 
 
 class Listener:
-    """One window a run: two at once take no less time than one after the other (see docs/architecture.md)."""
+    """It hears one window at a time: two in one run take as long as one after the other (0.95 to 1 times)."""
 
     def __init__(self, session: Session, graph: Graph, slots: int) -> None:
         """Raises BundleError when the slots do not fit into memory."""
@@ -32,6 +33,11 @@ class Listener:
     def window_bytes(self) -> int:
         """Of Sound.features."""
         return self._features.nbytes
+
+    @property
+    def row_bytes(self) -> int:
+        """What a window leaves in a row."""
+        return sum(cross[0].nbytes for cross in self._cross.values())
 
     @property
     def provider(self) -> str:
@@ -55,10 +61,10 @@ class Listener:
             cross[target] = cross[source]
 
 
-def _cross(graph: Graph, slots: int) -> Iterable[tuple[str, NDArray[np.float32]]]:
+def _cross(graph: Graph, slots: int) -> Iterable[tuple[str, NDArray[Any]]]:
     for tensor in graph.outputs:
         try:
-            yield tensor.name, np.zeros((slots, *_row(tensor)), np.float32)
+            yield tensor.name, np.zeros((slots, *_row(tensor)), tensor.dtype)
         except MemoryError:
             raise BundleError(
                 f"This machine has no room for {slots} slots and what they hear; ask for fewer slots."

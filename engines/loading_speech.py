@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from functools import partial
 
+import numpy as np
+
 from basert.errors import BundleError
-from basert.manifest import Graph
+from basert.manifest import Graph, KVCache
 from engines.base import Publish
 from engines.batch import Chunks
 from engines.buckets import Bucket
 from engines.choosing import Time, fastest
 from engines.engine import Engine
 from engines.golden import check_speech, read_speech_golden
+from engines.hearing import Hearing
 from engines.listener import Listener
 from engines.loading import AUTO, Start, graphs_for
 from engines.loading_decoder import LONGEST_UNPACED, compiling_of, limits_of, recheck
@@ -24,6 +27,10 @@ from engines.speech_rules import SpeechRules
 from engines.stats import Counters
 from engines.windows import refuse_silence
 
+# Tokens of a prompt. Most are that short, and a chunk takes three times as long as a decode step (30 ms and
+# 11, Whisper tiny on two busy cores), in which one more row hardly counts (2 ms).
+STEPPED = 4
+
 
 def load_speech(start: Start, publish: Publish) -> tuple[Engine, str]:
     """The engine, and what runs it. Raises BundleError when the bundle cannot be run as asked."""
@@ -33,24 +40,30 @@ def load_speech(start: Start, publish: Publish) -> tuple[Engine, str]:
     [graph] = graphs_for(manifest, AUTO, "decoder")[:1]
     chosen = _listener_graph(start)
     listener = Listener(start.open(chosen), chosen, options.slots)
-    alignment = speech.alignment_heads, speech.frames
-    runner = Runner(start.open(graph), manifest.vocab_size, 2 * options.slots, listener, alignment)
+    hearing = Hearing(listener, graph, speech, options.slots)
+    runner = Runner(start.open(graph), manifest.vocab_size, 2 * options.slots, hearing)
     chunks = Chunks(graph.chunk_buckets, LONGEST_UNPACED, options.max_context)
     start.report("checking", 0.5)
     golden = read_speech_golden(start.config.bundle)
     check = partial(check_speech, golden, chosen.target, speech, runner, chunks)
     check()
     runner.run_seconds = listener.seconds = 0.0  # the check is no step
-    slots = Slots(options.slots, graph.batch_buckets, keep=False, frames=speech.frames)
+    heard = listener.row_bytes // _token_bytes(manifest.kv_cache)
+    slots = Slots(options.slots, graph.batch_buckets, keep=False, window=heard)
     counters = Counters()
     limits = limits_of(start, partial(refuse_silence, speech), speech.sot)
-    scheduler = Scheduler(slots, chunks, chunks, limits, counters, paced=False)
+    scheduler = Scheduler(slots, chunks, chunks, limits, counters, paced=False, stepped=STEPPED)
     sampler = Sampler(counters, SpeechRules(speech, min(manifest.eos_token_ids)))
     again = partial(recheck, slots, check)
     engine = Engine(
         slots, scheduler, runner, counters, sampler, compiling_of(start), again, publish, lambda: None
     )
     return engine, ", ".join(dict.fromkeys([listener.provider, runner.provider]))
+
+
+def _token_bytes(kv: KVCache) -> int:
+    sizes = zip(kv.kv_heads, kv.head_dim, strict=True)
+    return 2 * np.dtype(kv.dtype).itemsize * sum(heads * dim for heads, dim in sizes)
 
 
 def _listener_graph(start: Start) -> Graph:

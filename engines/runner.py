@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.batch import Batch
-from engines.listener import Listener
+from engines.hearing import ALIGN, ALIGNMENT, Hearing
 from engines.sessions import Arrays, Session
 
 
@@ -26,7 +26,7 @@ class Output(NamedTuple):
     tokens: NDArray[np.int64]  # [rows], or [chunk] of a batch that scores or verifies: the best next token
     logits: NDArray[np.float32] | None  # [rows or chunk, vocab], if the batch asked for them; behind them
     # [rows, vocab] after each row's sot, if it asked for these
-    alignment: NDArray[np.float32] | None = None  # [rows, heads, frames] likewise
+    alignment: NDArray[np.float32] | None = None  # [len(batch.aligned), heads, frames], if there are any
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,24 @@ class Runner:
         session: Session,
         vocab_size: int,
         logits_rows: int,
-        listener: Listener | None = None,
-        alignment: tuple[int, int] = (0, 0),
+        hearing: Hearing | None = None,
     ) -> None:
-        """logits_rows: the most rows of logits that a batch may ask for. Of a speech model: what hears, and
-        the alignment's heads and frames."""
+        """logits_rows: the most rows of logits that a batch may ask for. hearing: of a speech model."""
         self.run_seconds = 0.0  # inside the graphs, since the start
-        self.listener = listener
+        self._hearing = hearing
         self._session = session
         self._logits = np.empty((logits_rows, vocab_size), np.float32)
-        self._alignment = np.empty((logits_rows, *alignment), np.float32)
         self._aside: dict[int, dict[str, NDArray[Any]]] = {}  # row -> its first token's keys and values
-        self._steps: dict[tuple[int, int, int, int, bool, bool], Step] = {}
+        self._steps: dict[tuple[int, int, int, int, bool, int], Step] = {}
 
     @property
     def provider(self) -> str:
         return self._session.provider
+
+    @property
+    def listen_seconds(self) -> float:
+        """Of run_seconds, those inside the listener."""
+        return self._hearing.listener.seconds if self._hearing is not None else 0.0
 
     def end_profile(self) -> Path:
         """The file with the runtime's profile of every run so far. Raises BundleError when it keeps none."""
@@ -72,16 +74,18 @@ class Runner:
             return self._hear(batch.first, batch.sound)
         step = self._step(batch)
         fill(step.feeds, batch)
+        if step.output.alignment is not None:
+            step.feeds[ALIGN][:] = step.feeds["logits_idx"][batch.aligned]
         started = time.perf_counter()
         step.run()
         self.run_seconds += time.perf_counter() - started
         return step.output
 
     def _hear(self, row: int, sound: bytes) -> Output:
-        assert self.listener is not None
-        before = self.listener.seconds
-        self.listener.hear(row, sound)
-        self.run_seconds += self.listener.seconds - before
+        assert self._hearing is not None
+        before = self.listen_seconds
+        self._hearing.listener.hear(row, sound)
+        self.run_seconds += self.listen_seconds - before
         return Output(np.zeros(1, np.int64), None)
 
     def cached(self, row: int, length: int) -> Arrays:
@@ -98,8 +102,8 @@ class Runner:
         for source, target, length, torn, heard in batch.moves:
             if source != target:
                 self._session.move(source, target, length)
-            if heard and self.listener is not None:
-                self.listener.copy(source, target)
+            if heard and self._hearing is not None:
+                self._hearing.listener.copy(source, target)
             if torn:
                 self.mend(target, source)
         for row in batch.aside:
@@ -107,15 +111,15 @@ class Runner:
 
     def _step(self, batch: Batch) -> Step:
         rows = batch.chunk if batch.score or batch.verifies else len(batch.rows)
-        aligns = False
-        if self.listener is not None:
-            rows, aligns = rows * (1 + batch.asks_sot), batch.aligns
-        key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits, aligns
+        aligned = 0
+        if self._hearing is not None:
+            rows, aligned = rows * (1 + batch.asks_sot), len(batch.aligned)
+        key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits, aligned
         if key not in self._steps:
             self._steps[key] = self._bind(*key)
         return self._steps[key]
 
-    def _bind(self, first: int, batch: int, chunk: int, rows: int, logits: bool, aligns: bool) -> Step:
+    def _bind(self, first: int, batch: int, chunk: int, rows: int, logits: bool, aligned: int) -> Step:
         feeds: dict[str, NDArray[Any]] = {
             "input_ids": np.zeros((batch, chunk), np.int64),
             "seqlens_k": np.zeros(batch, np.int32),
@@ -125,11 +129,11 @@ class Runner:
         fetches: dict[str, NDArray[Any]] = {"next_token": np.zeros(rows, np.int64)}
         if logits:
             fetches["logits"] = self._logits[:rows]
-        if aligns:
-            fetches["alignment"] = self._alignment[:rows]
-        output = Output(fetches["next_token"], fetches.get("logits"), fetches.get("alignment"))
-        heard = self.listener.rows(first, batch) if self.listener is not None else {}
-        return Step(feeds, output, self._session.bind(first, {**feeds, **heard}, fetches))
+        if self._hearing is not None:
+            feeds |= self._hearing.feeds(first, batch, aligned)
+            fetches |= self._hearing.fetches(first, batch, aligned)
+        output = Output(fetches["next_token"], fetches.get("logits"), fetches.get(ALIGNMENT))
+        return Step(feeds, output, self._session.bind(first, feeds, fetches))
 
 
 def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:

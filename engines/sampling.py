@@ -67,19 +67,15 @@ class Sampler:
 
     def _heard(self, rules: SpeechRules, batch: Batch, output: Output) -> list[Sample]:
         """Of a speech model's rows."""
-        logits, attention = output.logits, output.alignment
+        logits = output.logits
         if logits is None:  # a window was heard, or a chunk that draws nothing
             return [Sample()] * len(batch.rows)
         best = rules.apply(batch, output)
         samples = [self._draw(row, best[i], logits[i]) for i, row in enumerate(batch.rows)]
-        if attention is None:
-            return samples
-        return [
-            sample._replace(alignment=attention[i].astype("<f2").tobytes())
-            if row.draws and row.sequence is not None and row.sequence.aligned
-            else sample
-            for i, (row, sample) in enumerate(zip(batch.rows, samples, strict=True))
-        ]
+        if output.alignment is not None:
+            for i, attention in zip(batch.aligned, output.alignment, strict=True):
+                samples[i] = samples[i]._replace(alignment=attention.astype("<f2").tobytes())
+        return samples
 
     def _draw(self, row: Row, best: int, logits: Floats | None) -> Sample:
         """`best` is the graph's ArgMax; logits [vocab]."""

@@ -53,10 +53,12 @@ class Scheduler:
         counters: Counters,
         drafts: Iterable[int] = (),
         paced: bool = True,
+        stepped: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """drafts: buckets of tokens that may be verified at once; none: nothing is guessed. paced: chunks are
-        as long as the streams beside them can wait."""
+        as long as the streams beside them can wait. stepped: tokens up to which a prompt goes through decode
+        steps, not through a chunk."""
         self.limits = limits
         self.draining = False
         self._slots = slots
@@ -70,6 +72,7 @@ class Scheduler:
         self._drafts = sorted(drafts)
         self._pace = Pace(chunks.buckets)
         self._paced = paced
+        self._stepped = stepped
 
     def __len__(self) -> int:
         """Sequences that wait or run."""
@@ -99,7 +102,8 @@ class Scheduler:
         )
         if submit.sound is not None and limits.sot in prompt:
             sequence.sot = len(prompt) - 1 - prompt[::-1].index(limits.sot)
-        sequence.lone = self._prompts.cuts(sequence).lone(len(prompt))
+        sequence.stepped = len(prompt) <= self._stepped
+        sequence.lone = sequence.stepped or self._prompts.cuts(sequence).lone(len(prompt))
         self._sequences[sequence.key] = sequence
         self._waiting.push(sequence)
         return None

@@ -34,6 +34,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)  # the prompt and what was drawn since
     ids: bytes = b""  # the prompt as engines.prefix compares it
     lone: bool = True  # the prompt's last token goes through a decode step
+    stepped: bool = False  # so do all others
     computed: int = 0  # tokens whose keys and values are in the cache
     cached: int = 0  # of these, the ones that other sequences had computed
     slot: int = -1
@@ -62,7 +63,9 @@ class Sequence:
         """Whether the next of these go through it in a chunk, not in a decode step, or have to wait for what
         is still to be heard."""
         pending = len(self.tokens) - self.computed
-        return pending > 1 or not self.heard or (pending == 1 and not self.lone and not self.generated)
+        if pending > 1:
+            return not (self.stepped and self.heard)
+        return not self.heard or (pending == 1 and not self.lone and not self.generated)
 
     @property
     def generated(self) -> int:

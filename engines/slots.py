@@ -25,15 +25,14 @@ WORTH_COPYING = 32
 class Slots:
     """The rows of the cache."""
 
-    def __init__(self, count: int, buckets: Iterable[int], *, keep: bool = True, frames: int = 0) -> None:
-        """keep: free rows are a prefix cache. frames: of a window of sound that a row hears; each has as many
-        keys and values as a token."""
+    def __init__(self, count: int, buckets: Iterable[int], *, keep: bool = True, window: int = 0) -> None:
+        """keep: free rows are a prefix cache. window: tokens that weigh as much as what a row has heard."""
         self.owners: list[Sequence | None] = [None] * count
         self.buckets = sorted({size for size in buckets if size < count} | {count})
         self.prefixes = Prefixes(count, keep=keep)
         self.heard = Heard(count)
         self.free = count
-        self._frames = frames
+        self._window = window
 
     @property
     def used(self) -> int:
@@ -111,7 +110,7 @@ class Slots:
             return []
         outside = partial(_outside, owned, size)
         first = min(range(len(self.owners) - size + 1), key=lambda first: self._tokens(outside(first)))
-        if self._tokens(outside(first)) > (TOKENS_PER_ROW + self._frames) * (now - size):
+        if self._tokens(outside(first)) > (TOKENS_PER_ROW + self._window) * (now - size):
             return []
         window = range(first, first + size)
         return [move for sequence in outside(first) for move in self._shift(sequence, window)]
@@ -130,7 +129,7 @@ class Slots:
 
     def _oldest(self, rows: Iterable[int]) -> int:
         """The row whose content is missed least."""
-        if not self._frames:
+        if not self._window:
             return self.prefixes.oldest(rows)
         return min(rows, key=lambda row: (self.heard.used(row), row))
 
@@ -148,7 +147,7 @@ class Slots:
     def _shift(self, sequence: Sequence, window: range) -> list[Move]:
         source = sequence.slot
         target = self._oldest(row for row in window if self.owners[row] is None)
-        heard = sequence.heard and self._frames > 0
+        heard = sequence.heard and self._window > 0
         moves = [*self._save(target), Move(source, target, sequence.computed, heard=heard)]
         self.prefixes.copy(source, target)
         self.prefixes.held[source] = None
@@ -160,7 +159,7 @@ class Slots:
 
     def _tokens(self, sequences: list[Sequence]) -> int:
         """What would be copied with them."""
-        return sum(sequence.computed + self._frames * sequence.heard for sequence in sequences)
+        return sum(sequence.computed + self._window * sequence.heard for sequence in sequences)
 
     def _own(self, row: int, sequence: Sequence) -> None:
         self.owners[row], sequence.slot = sequence, row

@@ -74,7 +74,8 @@ class SpeechRules:
             logits[begin:last] = NEVER
 
     def _prefer_timestamps(self, logits: Floats) -> None:
-        text, times = np.split(logits, [self._speech.timestamp_begin])
+        begin = self._speech.timestamp_begin
+        text, times = logits[:begin], logits[begin:]
         highest = times.max()
         together = float(highest) + math.log(float(np.exp(times - highest).sum()))
         if together > text.max():

@@ -172,10 +172,10 @@ def _speech_graph(script: Script, alignment_heads: int) -> Graph:
     """The decoder's graph with what a listener left as further inputs."""
     graph = decoder_graph(script)
     cross = [Tensor(f"cross.0.{kind}", "float32", ["batch", 1, FRAMES, 1]) for kind in ("key", "value")]
-    alignment = [Tensor("alignment", "float32", ["rows", alignment_heads, FRAMES])] if alignment_heads else []
-    return msgspec.structs.replace(
-        graph, inputs=[*graph.inputs, *cross], outputs=[*graph.outputs, *alignment], draft_buckets=[]
-    )
+    if alignment_heads:
+        cross.append(Tensor("align_idx", "int64", ["aligned"]))
+        graph.outputs.append(Tensor("alignment", "float32", ["aligned", alignment_heads, FRAMES]))
+    return msgspec.structs.replace(graph, inputs=[*graph.inputs, *cross], draft_buckets=[])
 
 
 def _listener_graph(mels: int) -> Graph:

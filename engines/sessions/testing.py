@@ -153,8 +153,10 @@ class TestingSession(_Obedient):
                 fetches["next_token"][r] = token
             if "logits" in fetches:
                 fetches["logits"][r] = logits_of(self.script, token, heard)
-            if "alignment" in fetches:
-                _align(fetches["alignment"][r], len(history))
+
+        for r, index in enumerate(feeds["align_idx"].tolist() if "alignment" in fetches else []):
+            i, position = divmod(index, chunk)
+            _align(fetches["alignment"][r], int(past[i]) + position + 1)
 
     def _past(self, feeds: Arrays) -> NDArray[np.int64]:
         batch, chunk = feeds["input_ids"].shape

@@ -11,6 +11,7 @@ import numpy as np
 
 from basert.manifest import Manifest, Speech, read_manifest
 from basert.messages import Message, Submit, Tokens
+from engines import loading_speech
 from engines.batch import Chunks
 from engines.sessions import SessionOptions
 from engines.sessions.testing import STEPPED, TestingSession, heard_of, logits_of, open_testing
@@ -49,6 +50,8 @@ class Spoken:
 
     def history(self, prompt: Sequence[int]) -> list[int]:
         history = list(prompt)
+        if len(prompt) <= loading_speech.STEPPED:
+            return [token + STEPPED for token in prompt]
         if self._chunks.lone(len(history)):
             history[-1] += STEPPED
         return history

@@ -84,7 +84,7 @@ def test_every_request_is_answered_as_if_it_were_alone(
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.kv_tokens, stats.requests_failed) == (0, 0, 0, 0)
     assert stats.windows_heard + stats.windows_reused <= stats.requests_admitted
-    assert engine.engine._runner.listener._session.runs == stats.windows_heard
+    assert engine.engine._runner._hearing.listener._session.runs == stats.windows_heard
 
 
 def ask(
@@ -135,5 +135,5 @@ def check_heard(engine: SteppedEngine) -> None:
             return
     for row, heard in enumerate(slots.heard._sounds):
         if heard is not None:
-            for cross in runner.listener.rows(row, 1).values():
+            for cross in runner._hearing.listener.rows(row, 1).values():
                 np.testing.assert_array_equal(cross, np.float32(heard_of(heard)))

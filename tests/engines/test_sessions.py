@@ -14,7 +14,7 @@ import pytest
 from basert.errors import BundleError
 from basert.manifest import Graph, KVCache, Manifest, read_manifest
 from engines import sessions
-from engines.loading import choose_graph
+from engines.loading import graphs_for
 from engines.sessions import SessionOptions, cores, cpu, open_session
 from tests.tiny import write_testing_encoder
 
@@ -66,16 +66,17 @@ def two_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     return msgspec.structs.replace(manifest, graphs=[msgspec.structs.replace(graph, target="absent"), graph])
 
 
-def test_auto_takes_the_first_graph_that_has_its_runtime_here(two_targets: Manifest) -> None:
-    assert [choose_graph(two_targets, provider).target for provider in ("auto", "")] == ["testing"] * 2
-    assert choose_graph(two_targets, "absent").target == "absent"
+def test_auto_takes_the_graphs_that_have_their_runtime_here(two_targets: Manifest) -> None:
+    for provider in ("auto", ""):
+        assert [graph.target for graph in graphs_for(two_targets, provider)] == ["testing"]
+    assert [graph.target for graph in graphs_for(two_targets, "absent")] == ["absent"]
     with pytest.raises(BundleError, match="no graph for 'cpu', only for absent, testing"):
-        choose_graph(two_targets, "cpu")
+        graphs_for(two_targets, "cpu")
 
 
 def test_a_runtime_that_is_not_installed_is_refused_by_name(two_targets: Manifest) -> None:
-    graph = choose_graph(two_targets, "absent")
-    with pytest.raises(BundleError, match="The runtime for 'absent' is not installed"):
+    [graph] = graphs_for(two_targets, "absent")
+    with pytest.raises(BundleError, match="the runtime for 'absent' is not installed"):
         open_session(Path(graph.path), graph, two_targets.kv_cache, OPTIONS)
 
 

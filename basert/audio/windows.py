@@ -40,7 +40,8 @@ class Window:
 
     start: float
     end: float
-    speech: tuple[Range, ...]
+    speech: tuple[Range, ...]  # with some of what comes before and behind
+    heard: tuple[Range, ...] = ()  # from where speech is plain to where it is over
 
 
 def cut(
@@ -54,14 +55,21 @@ def cut(
     probabilities: [n] f32, one for each voice.CHUNK. duration: seconds.
     """
     how = how or Detection()
-    spoken = _padded(list(_spoken(probabilities, how)), duration, how)
+    plain = list(_spoken(probabilities, how))
     windows: list[list[Range]] = []
-    for piece in (part for one in spoken for part in _split(one, probabilities, longest)):
+    padded = _padded(plain, duration, how)
+    for piece in (part for one in padded for part in _split(one, probabilities, longest)):
         if windows and piece[1] - windows[-1][0][0] <= longest:
             windows[-1].append(piece)
         else:
             windows.append([piece])
-    return [Window(speech[0][0], speech[-1][1], tuple(speech)) for speech in windows]
+    return [_window(speech, plain) for speech in windows]
+
+
+def _window(speech: list[Range], plain: list[Range]) -> Window:
+    start, end = speech[0][0], speech[-1][1]
+    heard = tuple((max(a, start), min(b, end)) for a, b in plain if a < end and b > start)
+    return Window(start, end, tuple(speech), heard)
 
 
 def _spoken(probabilities: NDArray[np.float32], how: Detection) -> Iterator[Range]:

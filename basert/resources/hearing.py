@@ -97,7 +97,7 @@ class Hearing:
         await self._find_language()
         start = clip.start
         while start == clip.start or _speech_after(start, clip) >= LEAST:
-            window = Window(start, min(start + LONGEST, clip.end), clip.speech)
+            window = Window(start, min(start + LONGEST, clip.end), clip.speech, clip.heard)
             passage = await self._listen(window, context)
             context.add(passage)
             yield passage
@@ -128,7 +128,7 @@ class Hearing:
                 return
             if len(self._languages) > 1:
                 clip = self.recording.clips[0]
-                first = Window(clip.start, min(clip.start + LONGEST, clip.end), clip.speech)
+                first = Window(clip.start, min(clip.start + LONGEST, clip.end), clip.speech, clip.heard)
                 self.language = await self._listener.language(await self._features(first))
             else:
                 self.language = self._languages[0]

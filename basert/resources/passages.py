@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from basert.audio import quality, timestamps
 from basert.audio.segments import Segment, Word
 from basert.audio.windows import Window
@@ -25,6 +27,10 @@ class Passage:
     segments: list[Segment] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
     scored: list[tuple[int, float]] = field(default_factory=list)  # tokens of the text, log-probabilities
+
+
+NEAR = 0.5  # seconds: a segment that begins so soon after speech does begins with it
+OVER = 0.3  # seconds before speech ends, in which no segment begins
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,33 @@ def passage_of(heard: Heard, window: Window, listener: Listener, language: str) 
         segment = _segment(part, heard, listener, window)
         if not segment.text.strip() or quality.unheard(part.start, part.end, window.speech):
             continue
-        passage.segments.append(segment)
+        spoken = [] if starts is None else list(_words(part, heard, listener, starts, language))
+        passage.words.extend(spoken)
+        passage.segments.append(_settled(segment, spoken, window))
         scored = zip(heard.tokens[part.tokens], heard.logprobs[part.tokens], strict=True)
         passage.scored.extend((token, score) for token, score in scored if listener.is_text(token))
-        if starts is not None:
-            passage.words.extend(_words(part, heard, listener, starts, language))
     return passage
+
+
+def _settled(segment: Segment, words: Sequence[Word], window: Window) -> Segment:
+    """A segment at the times of its words, as Whisper has it; else where speech begins and ends near its own,
+    which are a guess in steps that hardly look at the sound."""
+    if words:
+        return msgspec.structs.replace(segment, start=words[0].start, end=words[-1].end)
+    start = _begin(segment.start, window.heard)
+    end = -_begin(-segment.end, [(-end, -begin) for begin, end in reversed(window.heard)])
+    return msgspec.structs.replace(segment, start=start, end=end) if start < end else segment
+
+
+def _begin(time: float, ranges: Sequence[tuple[float, float]]) -> float:
+    """Where the speech begins that is meant by `time`: of the range that it lies near the beginning of, or of
+    the next one, if it lies in silence or at the very end of a range."""
+    for start, end in ranges:
+        if time <= start or (time < end and time - start <= NEAR):
+            return round(start, 2)
+        if time < end - OVER:
+            return time
+    return time
 
 
 def _parts(read: timestamps.Reading, window: Window) -> Iterator[_Part]:

@@ -44,6 +44,16 @@ def smollm2_int4() -> Path:
 
 
 @pytest.fixture(scope="session")
+def whisper_fp32() -> Path:
+    return export("whisper-tiny.en", "whisper-tiny.en-fp32", "fp32")
+
+
+@pytest.fixture(scope="session")
+def whisper_w8a8() -> Path:
+    return export("whisper-tiny.en", "whisper-tiny.en-w8a8", "w8a8")
+
+
+@pytest.fixture(scope="session")
 def tiny_llama() -> tuple[Path, Path]:
     """(bundle, checkpoint) of a two-layer Llama with random weights, in fp32."""
     checkpoint = STORE / "sources" / "tiny-llama"

@@ -1,4 +1,4 @@
-"""Whisper tiny.en as it is exported, over recordings of real speech: held to transformers, alone and in batches."""
+"""Whisper tiny.en as it is exported, over recordings of real speech: held to transformers."""
 
 from __future__ import annotations
 

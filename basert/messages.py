@@ -101,7 +101,10 @@ class Drain(Message, tag="drain", frozen=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probabilities (natural) under the model's own distribution, before any sampling filter."""
+    """Log-probabilities (natural) under the model's own distribution, before any sampling filter.
+
+    A speech model's are those under what Whisper's rules leave of it, as openai-whisper's avg_logprob has it.
+    """
 
     id: int
     logprob: float

@@ -151,7 +151,7 @@ class Scheduler:
 
     def apply(self, batch: Batch, samples: list[Sample]) -> list[Reply]:
         """Book what a batch yielded, a sample for each row, and end the sequences that are complete."""
-        self._count(batch)
+        self._counters.ran(batch)
         if batch.sound is not None and (listening := batch.rows[0].sequence) is not None:
             listening.heard = True
             self._slots.heard.put(listening.slot, batch.sound)
@@ -314,15 +314,3 @@ class Scheduler:
         del self._sequences[sequence.key]
         if sequence.slot >= 0:
             self._slots.release(sequence)
-
-    def _count(self, batch: Batch) -> None:
-        counters = self._counters
-        counters.computed_tokens += batch.computed
-        counters.padded_tokens += batch.padded
-        if batch.sound is not None:
-            counters.windows_heard += 1
-        elif batch.chunk > 1 and not batch.verifies:
-            counters.prefill_steps += 1
-        else:
-            counters.decode_steps += 1
-            counters.batch_size.add(sum(1 for row in batch.rows if row.sequence is not None))

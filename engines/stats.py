@@ -6,9 +6,12 @@ import bisect
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from basert.messages import Histogram
+
+if TYPE_CHECKING:
+    from engines.batch import Batch
 
 LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096, 8192)
 LENGTH_BOUNDS = tuple(float(length) for length in LENGTHS)
@@ -64,6 +67,18 @@ class Counters:
     step_seconds: float = 0.0
     batch_size: Observations = field(default_factory=lambda: Observations(BATCH_BOUNDS))
     queue_seconds: Observations = field(default_factory=lambda: Observations(SECONDS_BOUNDS))
+
+    def ran(self, batch: Batch) -> None:
+        """A decoder's batch went through its graph."""
+        self.computed_tokens += batch.computed
+        self.padded_tokens += batch.padded
+        if batch.sound is not None:
+            self.windows_heard += 1
+        elif batch.chunk > 1 and not batch.verifies:
+            self.prefill_steps += 1
+        else:
+            self.decode_steps += 1
+            self.batch_size.add(sum(1 for row in batch.rows if row.sequence is not None))
 
     def told(self) -> dict[str, Any]:
         """Their wire form by name, as arguments of Stats."""

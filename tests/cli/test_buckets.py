@@ -18,7 +18,7 @@ from basert.errors import ConfigError
 from export.encoders.buckets import read_buckets
 from tests.cli.conftest import Run
 from tests.serving import Server
-from tests.tiny import write_testing_encoder
+from tests.tiny import write_testing_bundle, write_testing_encoder
 
 SEEN = Seen([8, 16, 64], [100, 10, 1])
 
@@ -64,25 +64,32 @@ def test_no_lengths_are_an_error(text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(store: Path) -> Iterator[Server]:
-    with Server([write_testing_encoder(store, name="encoder")]) as running:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("encoders")
+    write_testing_bundle(store, name="chat")
+    return write_testing_encoder(store, name="encoder")
+
+
+@pytest.fixture(scope="module")
+def served(bundle: Path) -> Iterator[Server]:
+    with Server([bundle]) as running:
         yield running
 
 
-def test_a_server_is_asked(served: Server, basert: Run) -> None:
+def test_a_server_is_asked(served: Server, bundle: Path, basert: Run) -> None:
     for words in (1, 1, 1, 6):
         body = {"model": "encoder", "input": "hello " * words}
         assert httpx.post(f"{served.url}/v1/embeddings", json=body).status_code == 200
-    done = basert("buckets", "suggest", "encoder", "--url", served.url, "--lengths", "3")
+    done = basert("buckets", "suggest", str(bundle), "--url", served.url, "--lengths", "3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("x64")
     assert "4 inputs were seen" in done.stderr
 
 
-def test_a_file_is_read(basert: Run, served: Server, tmp_path: Path) -> None:
+def test_a_file_is_read(basert: Run, bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "lengths.json"
     file.write_text(json.dumps({"5": 10, "20": 3}))
-    done = basert("buckets", "suggest", "encoder", "--histogram", str(file))
+    done = basert("buckets", "suggest", str(bundle), "--histogram", str(file))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1x8,")
 
@@ -90,14 +97,14 @@ def test_a_file_is_read(basert: Run, served: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["tiny", "--url", "http://127.0.0.1:9"], "no encoder"),
+        (["chat", "--url", "http://127.0.0.1:9"], "no encoder"),
         (["encoder"], "lengths come from: --url"),
         (["nothing", "--url", "x"], "no bundle 'nothing'"),
     ],
 )
 def test_what_cannot_be_suggested_says_why(
-    basert: Run, served: Server, arguments: list[str], says: str
+    basert: Run, bundle: Path, arguments: list[str], says: str
 ) -> None:
-    done = basert("buckets", "suggest", *arguments)
+    done = basert("buckets", "suggest", *arguments, BASERT_HOME=str(bundle.parent))
     assert done.returncode != 0
     assert says in done.stderr

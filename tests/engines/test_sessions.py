@@ -68,14 +68,14 @@ def two_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
 
 def test_auto_takes_the_graphs_that_have_their_runtime_here(two_targets: Manifest) -> None:
     for provider in ("auto", ""):
-        assert [graph.target for graph in graphs_for(two_targets, provider)] == ["testing"]
-    assert [graph.target for graph in graphs_for(two_targets, "absent")] == ["absent"]
+        assert [graph.target for graph in graphs_for(two_targets, provider, "encoder")] == ["testing"]
+    assert [graph.target for graph in graphs_for(two_targets, "absent", "encoder")] == ["absent"]
     with pytest.raises(BundleError, match="no graph for 'cpu', only for absent, testing"):
-        graphs_for(two_targets, "cpu")
+        graphs_for(two_targets, "cpu", "encoder")
 
 
 def test_a_runtime_that_is_not_installed_is_refused_by_name(two_targets: Manifest) -> None:
-    [graph] = graphs_for(two_targets, "absent")
+    [graph] = graphs_for(two_targets, "absent", "encoder")
     with pytest.raises(BundleError, match="the runtime for 'absent' is not installed"):
         open_session(Path(graph.path), graph, two_targets.kv_cache, OPTIONS)
 

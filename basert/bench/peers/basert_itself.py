@@ -27,3 +27,14 @@ class Basert(Peer):
         if setup.model.family == "decoder":
             serve += ["--continuous-batching", str(setup.streams)]
         return serve
+
+
+class BasertOnCpu(Basert):
+    """What those have who do not install another provider."""
+
+    name = "basert-cpu"
+    family = "encoder"
+    notes = ("As basert, but for `--provider cpu`: ONNX Runtime's own kernels on the bundle's variant.",)
+
+    def command(self, setup: Setup, port: int) -> list[str]:
+        return [*super().command(setup, port), "--provider", "cpu"]

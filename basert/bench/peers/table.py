@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from basert.bench.peers import encoding, trials
+from basert.bench.peers.basert_itself import BasertOnCpu
 from basert.bench.peers.encoders import (
     FastEmbed,
     OnnxRuntime,
@@ -26,6 +27,7 @@ PEERS: dict[str, type[Peer]] = {
         LlamaCppDrafting,
         OpenVino,
         Vllm,
+        BasertOnCpu,
         Infinity,
         InfinityBfloat16,
         FastEmbed,

@@ -26,7 +26,7 @@ class Model(Encoder):
         self._model = TextEmbedding(NAME, specific_model_path=str(args.model), threads=args.threads)
 
     def encode(self, texts: list[str]) -> Vectors:
-        return np.stack([*self._model.embed(texts, batch_size=32)]).astype(np.float32)
+        return np.stack([*self._model.embed(texts, batch_size=8)]).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class Model(Encoder):
 
     def encode(self, texts: list[str]) -> Vectors:
         found = self._model.encode(
-            texts, batch_size=32, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False
+            texts, batch_size=8, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False
         )
         return np.asarray(found.float().numpy(), np.float32)
 

@@ -31,7 +31,7 @@ class Pace:
         """The longest chunk between decode steps of `rows` rows while `waiting` prompts wait. The shortest
         bucket is always allowed."""
         allowed = STALL * self._step(rows) * max(1.0, EACH * waiting / rows)
-        fitting = [chunk for chunk in self._chunks if self._chunk(chunk) <= allowed]
+        fitting = [chunk for chunk in self._chunks if self._chunk(chunk, rows) <= allowed]
         return max(fitting, default=self._chunks[0])
 
     def _step(self, rows: int) -> float:
@@ -40,8 +40,11 @@ class Pace:
         nearest = min(known, key=lambda shape: abs(shape[0] - rows), default=None)
         return self._seconds[nearest] if nearest else 0.0
 
-    def _chunk(self, chunk: int) -> float:
-        """Seconds of a chunk; in proportion to its tokens, from the nearest one that has run."""
-        known = [size for rows, size in self._seconds if rows == 1 and size > 1]
+    def _chunk(self, chunk: int, rows: int) -> float:
+        """Seconds of a chunk; in proportion to its tokens, from the nearest one that has run. Before any has,
+        the shortest is taken for a decode step: the first prompt beside streams shall not hold them up."""
+        known = [size for several, size in self._seconds if several == 1 and size > 1]
         nearest = min(known, key=lambda size: abs(size - chunk), default=None)
-        return self._seconds[1, nearest] * chunk / nearest if nearest else 0.0
+        if nearest is None:
+            return self._step(rows) * chunk / self._chunks[0]
+        return self._seconds[1, nearest] * chunk / nearest

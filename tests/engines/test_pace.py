@@ -11,6 +11,12 @@ def test_it_allows_the_longest_before_anything_is_known() -> None:
     assert Pace(CHUNKS).longest(8) == 512
 
 
+def test_before_a_chunk_has_run_its_shortest_is_taken_for_a_step() -> None:
+    pace = Pace(CHUNKS)
+    pace.note(8, 1, 0.010)
+    assert pace.longest(8) == max(chunk for chunk in CHUNKS if chunk <= 2 * CHUNKS[0])
+
+
 def test_a_chunk_takes_no_more_than_its_share_of_a_step() -> None:
     pace = Pace(CHUNKS)
     pace.note(8, 1, 0.015)

@@ -94,11 +94,11 @@ def test_recordings_have_the_words_of_transformers(client: OpenAI, reference: di
 
 @pytest.fixture(scope="module")
 def minutes() -> tuple[Samples, list[tuple[str, float, float]]]:
-    """Two minutes of the recordings with silences between them, and when each is spoken."""
+    """Ten minutes of the recordings with silences between them, and when each is spoken."""
     parts: list[Samples] = []
     spoken: list[tuple[str, float, float]] = []
     at = 0.0
-    for number in range(20):
+    for number in range(100):
         name, pause = NAMES[number % len(NAMES)], silence(0.7 + 0.9 * (number % 4))
         words = true_words(name)
         parts += [pause, speech(name)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from basert.audio.decoding import RATE, Outcome
-from basert.errors import BasertError, ConfigError, InvalidRequest, PayloadTooLarge
+from basert.errors import BasertError, InvalidRequest, NotInstalled, PayloadTooLarge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ async def decode(source: bytes | Path, limits: Limits | None = None) -> NDArray[
 
     The format is told by the content, whatever the file is called. A file that breaks off gives what it has.
     Raises InvalidRequest for what holds no sound or more than the limits allow, PayloadTooLarge for too many
-    bytes, ConfigError where the extra `audio` is not installed. Cancelled, it ends its process.
+    bytes, NotInstalled where the extra `audio` is not installed. Cancelled, it ends its process.
     """
     limits = limits or Limits()
     with _opened(source) as given, _memory("samples") as made:
@@ -103,7 +103,7 @@ async def _run(given: int, made: int, limits: Limits) -> int:
 
 def _error(status: int, limits: Limits) -> BasertError:
     if status == Outcome.NOT_INSTALLED:
-        return ConfigError("This server cannot read sound files; install basert with its extra `audio`.")
+        return NotInstalled("Sound files cannot be read here; install basert with its extra `audio`.")
     if status == Outcome.TOO_LONG:
         text = f"The sound is longer than the {limits.most_seconds:g} seconds that are allowed; split it."
     elif status == Outcome.NO_SOUND:

@@ -58,14 +58,11 @@ class WhisperCpp(Peer):
     def command(self, setup: Setup, port: int) -> list[str]:
         from basert.audio.weights import silero_file
 
-        server = [
-            str(setup.room / "build" / "bin" / "whisper-server"),
-            "-m",
-            str(setup.converted / self.weights),
-        ]
+        server = str(setup.room / "build" / "bin" / "whisper-server")
+        model = ["-m", str(setup.converted / self.weights)]
         listen = ["--host", "127.0.0.1", "--port", str(port), "--inference-path", "/v1/audio/transcriptions"]
         hears = ["-l", "en", "-bo", "1", "-bs", "-1", "--vad", "--vad-model", str(silero_file())]
-        return [*server, *listen, "-t", str(setup.threads), *hears]
+        return [server, *model, *listen, "-t", str(setup.threads), *hears]
 
 
 class WhisperCppEightBits(WhisperCpp):

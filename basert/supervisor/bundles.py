@@ -1,0 +1,41 @@
+"""Bundles as the supervisor finds them: by a name in the store, never by a path that a client sends."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from basert import store
+from basert.errors import ConfigError, InvalidRequest, ModelNotFound
+from basert.manifest import Manifest, check_whole, digest, read_manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as it was when it was looked at."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+
+def read(path: Path) -> Bundle:
+    """Raises BundleError for one that is not whole."""
+    manifest = read_manifest(path)
+    check_whole(path, manifest)
+    return Bundle(path, manifest, digest(path))
+
+
+def find(name: str) -> Path:
+    """Where the store has the bundle of that name. Raises InvalidRequest for what is no name, ModelNotFound."""
+    try:
+        path = store.bundle_path(name)
+    except ConfigError as error:
+        raise InvalidRequest(error.message, param="model") from None
+    known = [bundle.name for bundle in store.bundles()]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known) or 'none'}."
+        raise ModelNotFound(f"This server's store has no bundle {name!r}; {hint}", param="model")
+    return path

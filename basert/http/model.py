@@ -8,16 +8,17 @@ from functools import cached_property
 from pathlib import Path
 
 from basert import manifest, text
-from basert.errors import BundleError, Unavailable
+from basert.errors import Unavailable
 from basert.http.engine_client import RETRY_AFTER_FAILED, EngineClient, Wake
 from basert.http.engine_link import RETRY_AFTER
 from basert.messages import EngineInfo, EngineState, ModelState
 
 
 class Model:
-    """Raises BundleError on creation when the bundle cannot be read. wake, workers: see EngineClient."""
+    """`bundle` is a folder with those of its files that are read here; it stays as it is."""
 
     def __init__(self, state: ModelState, wake: Wake, workers: int) -> None:
+        """wake, workers: see EngineClient. Raises BundleError."""
         self._state = state
         self.bundle = Path(state.bundle)
         self.manifest = manifest.read_manifest(self.bundle)
@@ -121,10 +122,6 @@ class Model:
 
     def prepare(self) -> None:
         """Load what its first request would wait for; takes a while. Raises BundleError."""
-        if self.digest != self._state.digest:
-            raise BundleError(
-                f"{self.bundle} was exported again since {self.name} was loaded; `basert swap` serves the new one."
-            )
         assert self.text
         if self.manifest.encoder is not None:
             importlib.import_module("basert.vectors")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from basert.errors import BasertError, BundleError, InvalidRequest, ModelNotFound, Unavailable
+from basert.errors import BasertError, InvalidRequest, ModelNotFound, Unavailable
 from basert.http.model import Model
 from basert.http.orders import Orders
 from basert.messages import (
@@ -56,7 +56,6 @@ class Models:
         self._on_orphaned = on_orphaned
         self._workers = workers
         self._models: dict[int, Model] = {}  # by the build's number
-        self._unreadable: dict[int, tuple[ModelState, str]] = {}
         self._serial = 0  # of the last UsageRequest
         self._open_requests = 0
         self._connection: Connection | None = None
@@ -99,9 +98,6 @@ class Models:
         for model in self._models.values():
             if name in model.names:
                 return model
-        for state, why in self._unreadable.values():
-            if name in state.names:
-                raise Unavailable(f"Model {name} cannot be served: {why}", code="model_failed")
         served = ", ".join(model.name for model in self.all()) or "none"
         raise ModelNotFound(
             f"The model {name!r} is not served here; this server has {served}.", param="model"
@@ -188,12 +184,10 @@ class Models:
         for state in states:
             if state.id in self._models:
                 self._models[state.id].update(state)
-            elif state.id not in self._unreadable:
+            else:
                 self._meet(state)
-        there = {state.id for state in states}
-        for gone in self._models.keys() - there:
+        for gone in self._models.keys() - {state.id for state in states}:
             self._models.pop(gone).engine.end(_unloaded())
-        self._unreadable = {build: one for build, one in self._unreadable.items() if build in there}
 
     def _meet(self, state: ModelState) -> None:
         """A build that is new here: it can be used when its files are read."""
@@ -202,13 +196,7 @@ class Models:
         async def wake() -> None:
             await self.orders.give(lambda number: WakeModel(number, build))
 
-        try:
-            model = self._models[build] = Model(state, wake, self._workers)
-        except BundleError as error:
-            _log.error("%s", error.message)
-            self._unreadable[build] = state, error.message
-            self._send(Prepared(build, error.message))
-            return
+        model = self._models[build] = Model(state, wake, self._workers)
         task = asyncio.create_task(self._prepare(model), name=f"prepare {state.name}")
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 from basert import cpus
 from basert.config import ServeConfig
 from basert.messages import ModelState
+from basert.supervisor import bundles
 from basert.supervisor.bundles import Bundle
 from basert.supervisor.engine import Engine
 from basert.supervisor.planning import Plan, planned
@@ -24,11 +26,22 @@ Phase = Literal["serving", "joining", "asleep", "waking", "leaving", "gone"]
 class Build:
     """`number`: its place among the models that the server was started with, if it has one."""
 
-    def __init__(self, id: int, name: str, bundle: Bundle, config: ServeConfig, number: int | None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        name: str,
+        bundle: Bundle,
+        config: ServeConfig,
+        number: int | None,
+        folder: Path,
+    ) -> None:
+        """folder: where those of a server lie; this one's texts are kept there. Raises BundleError."""
         self.id = id
         self.name = name
         self.bundle = bundle
         self.number = number
+        self.texts = folder / str(id)
+        bundles.keep(bundle, self.texts)
         self.plan: Plan = planned(bundle.manifest, config)
         self._max_context = config.max_context
         self.engines: list[Engine] = []
@@ -68,7 +81,7 @@ class Build:
         return ModelState(
             id=self.id,
             name=self.name,
-            bundle=str(self.bundle.path),
+            bundle=str(self.texts),
             digest=self.bundle.digest,
             state=self.state,
             replicas=[engine.state for engine in self.engines],
@@ -91,6 +104,10 @@ class Build:
         await asyncio.gather(*(engine.stop() for engine in self.engines))
         self.engines = []
         self._was_ready = False
+
+    def forget(self) -> None:
+        """Nobody reads its texts any more."""
+        shutil.rmtree(self.texts, ignore_errors=True)
 
     def promised(self) -> int:
         """Bytes that its engines may take beyond what they have now."""

@@ -26,8 +26,10 @@ from basert.supervisor import bundles
 from basert.supervisor.build import Build
 from basert.supervisor.bundles import Bundle
 from basert.supervisor.engines import Engines
+from basert.supervisor.folder import BUNDLES
 from basert.supervisor.names import Names
 from basert.supervisor.news import News
+from basert.supervisor.planning import planned
 from basert.supervisor.room import Room
 from basert.supervisor.workers import Workers
 
@@ -61,6 +63,7 @@ class Fleet:
     ) -> None:
         self.engines = Engines(config, folder, output, self._engine_changed, self._given_up)
         self._config = config
+        self._folder = folder / BUNDLES
         self._workers = workers
         self._news = news
         self._changed = changed
@@ -75,7 +78,7 @@ class Fleet:
         """Raises BundleError. With --max-loaded the first ones are loaded, the others sleep."""
         self.failure = asyncio.get_running_loop().create_future()
         for number, one in enumerate(served):
-            build = Build(next(self._ids), one.name, bundles.read(one.bundle), self._config, number)
+            build = self._build(one.name, bundles.read(one.bundle), number)
             self._known |= dict.fromkeys((one.name, build.bundle.manifest.name), one.bundle)
             self._builds[build.id] = build
             self._names.add(build, one.aliases)
@@ -174,11 +177,17 @@ class Fleet:
             self._check_alone(name, alias)
             replaced = self._names.replaced(alias, name) if alias else []
             number = replaced[0].number if replaced else self._number(name)
-            build = Build(next(self._ids), name, bundle, self._config, number)
-            await self._room.make(build, replaced)
+            await self._room.make(name, planned(bundle.manifest, self._config), replaced)
+            build = await self._made(name, bundle, number)
             build.awaited_by = list(dict.fromkeys((alias, name))) if alias else []
             self._enter(build)
         return build
+
+    def _build(self, name: str, bundle: Bundle, number: int | None) -> Build:
+        return Build(next(self._ids), name, bundle, self._config, number, self._folder)
+
+    async def _made(self, name: str, bundle: Bundle, number: int | None) -> Build:
+        return await asyncio.to_thread(self._build, name, bundle, number)
 
     def _enter(self, build: Build) -> None:
         """It comes because somebody ordered it: the server is as ready as it was."""
@@ -232,12 +241,13 @@ class Fleet:
         self._changed()
         await build.stop()
         self._builds.pop(build.id, None)
+        build.forget()
 
     async def _rouse(self, build: Build) -> None:
         """Start a sleeping build's engines; with the lock. Raises Unavailable."""
         try:
             found = await asyncio.to_thread(bundles.read, build.bundle.path)
-            await self._room.make(build)
+            await self._room.make(build.name, build.plan)
         except BasertError as error:
             raise Unavailable(error.message, code=error.code or "model_failed", retry_after=SOON) from None
         if found.digest != build.bundle.digest:  # HTTP workers have the tokenizer of the old one
@@ -259,7 +269,7 @@ class Fleet:
 
     async def _begin_anew(self, build: Build, found: Bundle) -> None:
         """Another bundle has come to lie in the place of a sleeping build's. Raises Unavailable."""
-        new = Build(next(self._ids), build.name, found, self._config, build.number)
+        new = await self._made(build.name, found, build.number)
         await self._drop(build)
         self._enter(new)
         self._begin_chore(self._until_ready(new))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from basert.config import ServeConfig
 from basert.errors import Conflict
 from basert.supervisor.build import Build
-from basert.supervisor.planning import check_room
+from basert.supervisor.planning import Plan, check_room
 from basert.supervisor.workers import Workers
 
 ANSWER_SECONDS = 2.0  # for the workers to say what they use; after that everything counts as used
@@ -41,7 +41,7 @@ class Room:
         self._builds = builds
         self._changed = changed
 
-    async def make(self, build: Build, replaced: Sequence[Build] = ()) -> None:
+    async def make(self, name: str, plan: Plan, replaced: Sequence[Build] = ()) -> None:
         """Put others to sleep if need be; call it with the lock. replaced: what it takes the place of.
 
         Raises Conflict when nobody can, or memory does not suffice.
@@ -52,12 +52,12 @@ class Room:
                 names = ", ".join(one.name for one in loaded)
                 verb = "are" if len(loaded) > 1 else "is"
                 raise Conflict(
-                    f"{build.name} finds no room: --max-loaded is {most}, and {names} {verb} in use; "
+                    f"{name} finds no room: --max-loaded is {most}, and {names} {verb} in use; "
                     "try again later, or unload one.",
                     param="model",
                     code="no_room",
                 )
-        check_room(build.name, build.plan, sum(one.promised() for one in self._builds()))
+        check_room(name, plan, sum(one.promised() for one in self._builds()))
 
     async def watch(self, seconds: float) -> None:
         """Put to sleep, for ever, what was not used for so long."""

@@ -244,5 +244,4 @@ def test_memory_and_files_are_back_where_they_were(server: Server, run_dir: Path
     while _files(server) > files:  # connections that clients have closed are noticed soon
         time.sleep(0.01)
     assert sorted(run_dir.rglob("*.sock")) == sockets
-    print("MEM", memory, _memory(server))
     assert _memory(server) < memory + (6 << 20)

@@ -75,16 +75,15 @@ class EngineClient:
             replica, link = await self._chosen(request, RETRY_PATIENCE if retried else 0.0)
             number, answer = link.submit(request)
             try:
-                with replica.loaded(weight(request)):
-                    while True:
-                        said = await answer.take()
-                        assert isinstance(said, kind)
-                        if isinstance(said, Tokens):
-                            generated = True
-                            tally.tokens += len(said.tokens)
-                        yield said
-                        if is_last(said):
-                            return
+                while True:
+                    said = await answer.take()
+                    assert isinstance(said, kind)
+                    if isinstance(said, Tokens):
+                        generated = True
+                        tally.tokens += len(said.tokens)
+                    yield said
+                    if is_last(said):
+                        return
             except LinkLost:
                 if generated or retried:
                     raise EngineFailed(
@@ -93,6 +92,7 @@ class EngineClient:
                 retried = True
             finally:
                 link.leave(number)
+                replica.load -= weight(request)
 
     async def stats(self, engine: int | None = None) -> Stats:
         """The counters of an engine (by its id; else of the first) as they are now. Raises Unavailable."""
@@ -127,7 +127,7 @@ class EngineClient:
         self._changed = asyncio.Event()
 
     async def _chosen(self, request: Submit | Encode, patience: float) -> tuple[Replica, Link]:
-        """An engine that is connected; waits `patience` seconds for one if all are away."""
+        """An engine that is connected, with the request added to its load; waits `patience` seconds for one if all are away."""
         try:
             async with asyncio.timeout(patience or None):
                 while True:
@@ -149,11 +149,12 @@ class EngineClient:
 
     async def _connected(self, request: Submit | Encode) -> tuple[Replica, Link] | None:
         """The best engine that can be reached, or None."""
-        loads = {id: replica.load for id, replica in self._replicas.items() if replica.state.state == "ready"}
+        ready = {number: one for number, one in self._replicas.items() if one.state.state == "ready"}
+        loads = {number: one.load for number, one in ready.items()}
         begun = beginnings(request) if len(loads) > 1 else []
         for number in self._router.order(begun, loads):
             replica = self._replicas.get(number)
-            if replica is not None and (link := await replica.link()) is not None:
+            if replica is not None and (link := await _reserved(replica, weight(request))) is not None:
                 self._router.given(begun, number)
                 return replica, link
         return None
@@ -169,3 +170,15 @@ class EngineClient:
         return Unavailable(
             f"Model {name} {doing}; try again.", code="model_not_ready", retry_after=RETRY_AFTER
         )
+
+
+async def _reserved(replica: Replica, load: int) -> Link | None:
+    """Its connection, and with it the load: others that choose meanwhile see it."""
+    replica.load += load
+    link = None
+    try:
+        link = await replica.link()
+    finally:
+        if link is None:
+            replica.load -= load
+    return link

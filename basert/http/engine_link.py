@@ -7,10 +7,8 @@ of every token of every stream: a frame costs one decode, a token one deque entr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterator
 
 import msgspec
 
@@ -139,14 +137,6 @@ class Replica:
             if (self._link is None or self._link.lost) and self.state.state == "ready":
                 self._link = await self._greeted()
         return None if self._link is None or self._link.lost else self._link
-
-    @contextlib.contextmanager
-    def loaded(self, inputs: int) -> Iterator[None]:
-        self.load += inputs
-        try:
-            yield
-        finally:
-            self.load -= inputs
 
     def fail_all(self, error: BasertError) -> None:
         if self._link is not None:

@@ -44,7 +44,7 @@ class Names:
 
     def check_swap(self, alias: str, name: str) -> None:
         """Raises Conflict when `name`, the own name of what `alias` is to mean, stands for something else."""
-        if name in self._aliases and self.model(name) != self.model(alias):
+        if name != alias and name in self._aliases:
             raise Conflict(
                 f"{name} is itself an alias, of {self.model(name)}; name the model that {alias} is to mean.",
                 param="model",

@@ -13,6 +13,7 @@ from basert import config, settings
 from basert.cli.serve import command
 from basert.config import ServeConfig
 from basert.errors import ConfigError
+from tests.tiny import write_testing_bundle
 
 
 @pytest.fixture
@@ -173,3 +174,31 @@ def test_a_home_that_is_not_there(tmp_path: Path) -> None:
 def test_help_names_every_setting() -> None:
     output = CliRunner().invoke(command, ["--help"]).output
     assert [one.flag for one in settings.declared(ServeConfig).values() if one.flag not in output] == []
+
+
+@pytest.mark.parametrize(
+    ("aliases", "sentence"),
+    [
+        (("chat",), "--alias (flag --alias): NAME=MODEL is wanted, not 'chat'."),
+        (("=tiny",), "--alias (flag --alias): NAME=MODEL is wanted, not '=tiny'."),
+        (("a=b", "a=c"), "--alias (flag --alias): a stands for two models; choose one."),
+    ],
+)
+def test_aliases_that_are_none(aliases: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load({"alias": aliases}, {})
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("alias", "sentence"),
+    [
+        ("chat=huge", "--alias chat=huge: huge is not served; name one of tiny."),
+        ("tiny=tiny", "--alias tiny=tiny: a model is called tiny already; choose another name."),
+    ],
+)
+def test_aliases_of_nothing(tmp_path: Path, alias: str, sentence: str) -> None:
+    bundle = str(write_testing_bundle(tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(command, [bundle, "--alias", alias], catch_exceptions=False)
+    assert str(caught.value) == sentence

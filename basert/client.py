@@ -97,6 +97,12 @@ class Transcript(msgspec.Struct, frozen=True):
             raise RequestFailed("it answered no transcript.") from None
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a model is loaded."""
+
+    percent: int = 0
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """An entry of /v1/models; what is None a server of another make does not say."""
 
@@ -104,6 +110,8 @@ class ModelCard(msgspec.Struct, frozen=True):
     max_model_len: int | None = None  # tokens of prompt and answer together
     system_fingerprint: str | None = None  # the build
     task: str | None = None  # "generate" | "embed" | "rerank" | "classify" | "transcribe"
+    percent: int = 0  # of loading
+    next: Progress | None = None  # of the build that is to follow
 
 
 class _ModelList(msgspec.Struct, frozen=True):

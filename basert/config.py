@@ -112,9 +112,23 @@ class ServeConfig(AppConfig):
     workers: Annotated[
         int | None, Help("HTTP worker processes; else one per four cores.", least=1, most=64)
     ] = None
-    idle_timeout: Annotated[
+    keep_alive_timeout: Annotated[
         int, Help("Seconds a connection may be without a request, before the first one too.", least=1)
     ] = 75
+    alias: Annotated[
+        tuple[str, ...], Help("Another name for a served model, as NAME=MODEL; repeats; see `basert swap`.")
+    ] = ()
+    idle_timeout: Annotated[
+        float,
+        Help("Seconds after which an unused model is unloaded until its next request; 0: never.", least=0),
+    ] = 0.0
+    max_loaded: Annotated[
+        int | None,
+        Help("Models in memory at once; the longest unused one makes room for another.", least=1),
+    ] = None
+    replicas: Annotated[
+        int, Help("Engines of each model, which share its requests and its CPUs.", least=1, most=64)
+    ] = 1
     max_context: Annotated[
         int | None, Help("Longest prompt and answer together, in tokens; else the bundle's own.", least=1)
     ] = None
@@ -176,10 +190,13 @@ class ServeConfig(AppConfig):
     ] = "info"
     access_log: Annotated[bool, Help("Log one line per request.")] = True
 
-    def engine_cpus(self, number: int) -> str | None:
-        """The CPU list of the engine with this number; one list is for all. None: nothing was said."""
-        lists = self.cpus.split("/") if self.cpus is not None else [None]
-        return lists[number if len(lists) > 1 else 0]
+    def engine_cpus(self, number: int | None) -> str | None:
+        """The CPU list of the model with this number; one list is for all. A model that was loaded later, and has
+        no number, gets all that are listed. None: nothing was said."""
+        if self.cpus is None:
+            return None
+        lists = self.cpus.split("/")
+        return ",".join(lists) if number is None else lists[number if len(lists) > 1 else 0]
 
     @property
     def worker_count(self) -> int:
@@ -209,6 +226,7 @@ def _check_together(loaded: Loaded[ServeConfig]) -> None:
         folder = config.log_file.absolute().parent
         raise ConfigError(f"--log-file ({sources['log_file']}): there is no folder {folder}; make it first.")
     _check_cpus(config, sources)
+    _check_aliases(config.alias, sources)
     _check_prefix_file(config.prefix_cache_file, loaded)
     config.read_keys()
 
@@ -240,6 +258,17 @@ def _check_cpus(config: ServeConfig, sources: Mapping[str, str]) -> None:
         )
     for text in lists:
         cpus.parse(text, where)
+
+
+def _check_aliases(aliases: tuple[str, ...], sources: Mapping[str, str]) -> None:
+    where = f"--alias ({sources['alias']})"
+    for one in aliases:
+        name, _, model = one.partition("=")
+        if not name or not model:
+            raise ConfigError(f"{where}: NAME=MODEL is wanted, not {one!r}.")
+    names = [one.partition("=")[0] for one in aliases]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{where}: {twice.pop()} stands for two models; choose one.")
 
 
 def to_json(config: ServeConfig) -> bytes:

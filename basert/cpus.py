@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from basert.errors import ConfigError
 
 NODES = Path("/sys/devices/system/node")
+TOPOLOGY = Path("/sys/devices/system/cpu")
+OWN_GROUP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 16
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
@@ -63,3 +68,62 @@ def _range(part: str) -> range:
     if last < first:
         raise ValueError(part)
     return range(first, last + 1)
+
+
+def usable_cores() -> int:
+    """How many threads are worth starting: the physical cores within the CPU affinity and the control group's
+    quota; at least 1."""
+    return max(1, min(len(_cores(os.sched_getaffinity(0))), _quota()))
+
+
+def divided(cpus: Iterable[int], parts: int) -> list[tuple[frozenset[int], int]]:
+    """CPUs for each of several engines, whole physical cores, and how many threads are worth starting there.
+
+    Where there are fewer cores than engines, all of them get all CPUs and one thread each.
+    """
+    cores = _cores(cpus)
+    if len(cores) < parts:
+        return [(frozenset(cpus), 1)] * parts
+    quota = max(1, _quota() // parts)
+    ends = [len(cores) * part // parts for part in range(parts + 1)]
+    shares = [cores[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    return [(frozenset().union(*share), min(len(share), quota)) for share in shares]
+
+
+def control_groups() -> list[Path]:
+    """The folders of this process' control group (version 2) and of those around it; none where it has none."""
+    try:
+        own = OWN_GROUP.read_text().rpartition("::")[2].strip().strip("/")
+    except OSError:
+        return []
+    group = GROUPS / own
+    return [folder for folder in (group, *group.parents) if folder.is_relative_to(GROUPS)]
+
+
+def _cores(cpus: Iterable[int]) -> list[frozenset[int]]:
+    """The hardware threads among `cpus` that share a physical core, core by core."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for cpu in sorted(cpus):
+        found[_siblings(cpu)].add(cpu)
+    return [frozenset(core) for core in found.values()]
+
+
+def _siblings(cpu: int) -> str:
+    """What names the core of a hardware thread: the list of all its threads."""
+    try:
+        return (TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _quota() -> int:
+    """Whole CPUs that the control groups grant."""
+    return min(map(_quota_of, control_groups()), default=UNLIMITED)
+
+
+def _quota_of(group: Path) -> int:
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return UNLIMITED
+    return UNLIMITED if quota == "max" else max(1, int(quota) // int(period))

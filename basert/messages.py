@@ -5,8 +5,8 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
   worker -> engine        Submit or Encode, Cancel, StatsRequest
   engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
   engine -> supervisor    EngineReport while it loads, then Stats when asked
-  worker -> supervisor    Watch (first, once), WorkerReport
-  supervisor -> worker    Models whenever something changed, Reload on SIGHUP
+  worker -> supervisor    Watch (first, once), WorkerReport, Prepared, Usage, orders: LoadModel and its like
+  supervisor -> worker    Models whenever something changed, Outcome of an order, UsageRequest, Reload on SIGHUP
   supervisor -> engine    StatsRequest (also its heartbeat), Drain
 """
 
@@ -235,16 +235,95 @@ class WorkerReport(Message, tag="worker", frozen=True):
     open_requests: int
 
 
+class Prepared(Message, tag="prepared", frozen=True):
+    """A worker can serve a build of a model as soon as its engines can, or cannot, for a reason."""
+
+    build: int
+    reason: str = ""
+
+
+class UsageRequest(Message, tag="usage?", frozen=True):
+    serial: int
+
+
+class Usage(Message, tag="usage", frozen=True):
+    """What a worker does with its models: the answer to a UsageRequest, and whenever it is done with a build
+    that has no name any more. In order on the connection: what was told before the question is known to it.
+    """
+
+    serial: int  # of the last question
+    open: dict[int, int] = {}  # by build: requests that hold it, from the choice of the model to their end
+    used: dict[int, float] = {}  # by build: when one last began or ended, by time.monotonic
+
+
+class LoadModel(Message, tag="load", frozen=True):
+    id: int  # of the order, unique on its connection
+    model: str
+
+
+class UnloadModel(Message, tag="unload", frozen=True):
+    id: int
+    model: str
+
+
+class SwapModel(Message, tag="swap", frozen=True):
+    """Let `alias` mean `model`, once that can answer."""
+
+    id: int
+    alias: str
+    model: str
+
+
+class WakeModel(Message, tag="wake", frozen=True):
+    """A request waits for a model that was unloaded for want of any."""
+
+    id: int
+    build: int
+
+
+Order = LoadModel | UnloadModel | SwapModel | WakeModel
+
+
+class Outcome(Message, tag="outcome", frozen=True):
+    """An order was carried out, or (a status other than 200) why not."""
+
+    id: int
+    status: int = 200  # as HTTP has it
+    message: str = ""
+    code: str = ""
+    param: str = ""
+    retry_after: float = 0.0  # seconds
+
+
+class EngineState(msgspec.Struct, frozen=True):
+    """One engine of a model."""
+
+    id: int  # no other engine of this server ever has it
+    state: str = "loading"  # "loading" | "ready" | "restarting" | "failed"
+    socket: str = ""  # path; connect only when ready
+    reason: str = ""
+    stage: str = ""  # of loading, see EngineReport
+    fraction: float = 0.0  # of loading
+    restarts: int = 0
+    info: EngineInfo | None = None  # when ready
+
+
 class ModelState(msgspec.Struct, frozen=True):
+    """One build of a model. Two of them stand side by side while one takes the other's place."""
+
+    id: int  # no other build of this server ever has it
     name: str
     bundle: str  # path
-    state: str  # "loading" | "ready" | "restarting" | "failed"
-    socket: str  # path; connect only when ready
+    digest: str
+    # "loading" | "ready" | "restarting" | "failed"; "asleep": unloaded until somebody asks for it, "waking";
+    # "unloading": what has begun may end
+    state: str
+    replicas: list[EngineState] = []
+    names: list[str] = []  # what clients call it now, its own first
+    awaited_by: list[str] = []  # the names that it takes over once it is ready
     reason: str = ""
-    fraction: float = 0.0
-    restarts: int = 0
-    info: EngineInfo | None = None
-    aliases: list[str] = []
+    max_context: int = 0  # tokens of prompt and answer together, as its engines are started
+    needed: bool = True  # the server is not ready before it is
 
 
 class Models(Message, tag="models", frozen=True):
@@ -271,6 +350,14 @@ AnyMessage = (
     | Stats
     | Watch
     | WorkerReport
+    | Prepared
+    | UsageRequest
+    | Usage
+    | LoadModel
+    | UnloadModel
+    | SwapModel
+    | WakeModel
+    | Outcome
     | Models
     | Reload
 )

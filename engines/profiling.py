@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from basert import store
+from basert.cpus import usable_cores
 from basert.errors import BasertError
 from basert.manifest import read_manifest
 from basert.messages import Sampling
@@ -25,7 +26,6 @@ from basert.profile import Operator, Phase, Profile
 from engines.driver import GREEDY, MORE, SETTLING, STEPS, Driver, Step
 from engines.loading import EngineConfig
 from engines.loading_decoder import LONGEST_CHUNK
-from engines.sessions.cores import usable_cores
 from engines.trace import median_operators, read_runs
 
 SAMPLED = Sampling(temperature=0.8, top_p=0.95)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from basert.cli.welcome import print_welcome
 from basert.config import ServeConfig
 from basert.errors import ConfigError
 from basert.manifest import Manifest, check_whole, read_manifest
-from basert.supervisor.engine import Served
+from basert.supervisor.fleet import Served
 from basert.supervisor.folder import RunFolder
 from basert.supervisor.listener import address, listen
 from basert.supervisor.run import Supervisor
@@ -104,8 +105,30 @@ def _served(settings: ServeConfig) -> list[Served]:
             check_audio_extra(manifest.name)
     if settings.served_model_name:
         name, *aliases = settings.served_model_name
-        return [Served(name, folders[0], (*aliases, names[0]))]
-    return [Served(name, folder) for name, folder in zip(names, folders, strict=True)]
+        served = [Served(name, folders[0], (*aliases, names[0]))]
+    else:
+        served = [Served(name, folder) for name, folder in zip(names, folders, strict=True)]
+    return _with_aliases(served, settings.alias)
+
+
+def _with_aliases(served: list[Served], aliases: tuple[str, ...]) -> list[Served]:
+    """aliases: NAME=MODEL each. Raises ConfigError."""
+    for alias, model in (one.split("=", 1) for one in aliases):
+        taken = {name for one in served for name in (one.name, *one.aliases)}
+        if alias in taken:
+            raise ConfigError(
+                f"--alias {alias}={model}: a model is called {alias} already; choose another name."
+            )
+        if model not in taken:
+            names = ", ".join(one.name for one in served)
+            raise ConfigError(f"--alias {alias}={model}: {model} is not served; name one of {names}.")
+        served = [
+            dataclasses.replace(one, aliases=(*one.aliases, alias))
+            if model in (one.name, *one.aliases)
+            else one
+            for one in served
+        ]
+    return served
 
 
 def _only_bundle() -> list[Path]:

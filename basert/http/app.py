@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from basert.resources.embeddings import BareEmbeddings, CohereEmbed, EmbeddingCo
 from basert.resources.health import Exposition, Live, Ready
 from basert.resources.kept import Kept
 from basert.resources.listing import ModelCollection, ModelItem
+from basert.resources.loading import Load, Swap, Unload
 from basert.resources.ranking import Rerank, ScoreCollection
 from basert.resources.recordings import Studio
 from basert.resources.responses import InputItems, InputTokens, ResponseById, ResponseCancel, Responses
@@ -34,10 +36,14 @@ class _App(App[Any, Any]):
     """Falcon awaits a body's first bytes before it looks at a request; here it begins with its headers.
 
     Else a body that never comes would be waited for without our limits, and 100 Continue be sent for any.
+    It holds the models that it has chosen until it ends.
     """
+
+    models: Models
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # type: ignore[override]
         begun = scope["type"] != "http"
+        visit = contextlib.nullcontext() if begun else self.models.visit()
 
         async def receive_later() -> Any:
             nonlocal begun
@@ -46,7 +52,8 @@ class _App(App[Any, Any]):
             begun = True
             return {"type": "http.request", "body": b"", "more_body": True}
 
-        await super().__call__(scope, receive_later, send)
+        with visit:
+            await super().__call__(scope, receive_later, send)
 
 
 def create_app(config: AppConfig, models: Models, responses: Path | None = None) -> App[Any, Any]:
@@ -58,6 +65,7 @@ def create_app(config: AppConfig, models: Models, responses: Path | None = None)
     keys = Keys(config)
     models.on_reload.append(keys.reload)
     app = _App(middleware=[Envelope(config), service.metrics, keys])
+    app.models = models
     app.req_options.strip_url_path_trailing_slash = True
     install_error_handlers(app)
     kept = Kept(responses, config.responses_ttl, config.responses_max_bytes)
@@ -94,6 +102,9 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/v1/audio/transcriptions": Transcriptions(service, studio),
         "/v1/audio/translations": Translations(service, studio),
         "/v1/models": ModelCollection(service),
+        "/v1/models/load": Load(service),
+        "/v1/models/unload": Unload(service),
+        "/v1/models/swap": Swap(service),
         "/v1/models/{model:path}": ModelItem(service),
         "/v1/tokenize": Tokenize(service),
         "/tokenize": Tokenize(service),

@@ -1,156 +1,55 @@
-"""An HTTP worker's way to one engine: requests out, answers in, sorted by request id over one connection.
+"""An HTTP worker's way to one model: to whichever of its engines can answer, waking it if it sleeps.
 
-Knows the wire messages and the model's state as the supervisor told it; no HTTP, no text. This is on the path
-of every token of every stream: a frame costs one decode, a token one deque entry and at most one wake-up.
+Knows the model's state as the supervisor told it, and when a request may be tried again; no HTTP, no text. What
+goes over each engine's connection is engine_link.py's business, which engine is chosen routing.py's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
-import msgspec
-
-from basert.errors import (
-    BasertError,
-    ContextLengthExceeded,
-    EngineFailed,
-    InvalidRequest,
-    Overloaded,
-    Unavailable,
-)
+from basert.errors import BasertError, EngineFailed, Unavailable
 from basert.http import access
-from basert.messages import (
-    Cancel,
-    Encode,
-    Failed,
-    ModelState,
-    Stats,
-    StatsRequest,
-    Submit,
-    Tokens,
-    Vectors,
-)
-from basert.transport import Connection
+from basert.http.engine_link import RETRY_AFTER, Link, LinkLost, Replica, is_last
+from basert.http.routing import Router, beginnings, weight
+from basert.messages import Encode, ModelState, Stats, Submit, Tokens, Vectors
 
 RETRY_PATIENCE = 10.0  # seconds that a request which has yielded nothing waits for a restarted engine
 STATS_PATIENCE = 10.0  # seconds an engine may take to answer a StatsRequest, between two steps
-RETRY_AFTER = 2.0  # seconds, told to clients while an engine loads or restarts
 RETRY_AFTER_FAILED = 60.0
+SLEEPING = ("asleep", "waking")
 
-Said = Tokens | Vectors | Stats
 Yielded = TypeVar("Yielded", Tokens, Vectors)
-
-_log = logging.getLogger(__name__)
-
-
-class LinkLost(Exception):
-    """The connection to the engine ended while something waited for it."""
+Wake = Callable[[], Awaitable[None]]
 
 
-class _Answer:
-    """What has come for one request and was not taken yet; the last entry may be its error."""
-
-    __slots__ = ("_items", "_waiter", "done")
-
-    def __init__(self) -> None:
-        self._items: deque[Said | Exception] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self.done = False  # the engine has said its last word
-
-    def put(self, item: Said | Exception) -> None:
-        self._items.append(item)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def take(self) -> Said:
-        while not self._items:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        item = self._items.popleft()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-
-class _Link:
-    """One connection and the requests on it."""
-
-    def __init__(self, connection: Connection, model: str) -> None:
-        self._connection = connection
-        self._model = model
-        self._answers: dict[int, _Answer] = {}
-        self._next = 1
-        self.lost = False
-        self._task = asyncio.create_task(self._receive())
-
-    def submit(self, request: Submit | Encode) -> tuple[int, _Answer]:
-        number, answer = self._open()
-        self._connection.send(msgspec.structs.replace(request, id=number))
-        return number, answer
-
-    def ask_stats(self) -> tuple[int, _Answer]:
-        number, answer = self._open()
-        self._connection.send(StatsRequest(number))
-        return number, answer
-
-    def leave(self, number: int) -> None:
-        """Nobody waits for this any more; the engine is told if it is still at it."""
-        answer = self._answers.pop(number, None)
-        if answer is not None and not answer.done:
-            self._connection.send(Cancel(number))
-
-    def fail_all(self, error: Exception) -> None:
-        for answer in self._answers.values():
-            answer.put(error)
-
-    def close(self) -> None:
-        self._task.cancel()
-        self._connection.close()
-
-    def _open(self) -> tuple[int, _Answer]:
-        number, self._next = self._next, self._next + 1
-        answer = self._answers[number] = _Answer()
-        if self.lost:
-            answer.put(LinkLost())
-        return number, answer
-
-    async def _receive(self) -> None:
-        answers = self._answers
-        while messages := await self._connection.receive():
-            for message in messages:
-                if isinstance(message, Said | Failed) and (answer := answers.get(message.id)):
-                    if isinstance(message, Failed):
-                        answer.done = True
-                        answer.put(_error(message, self._model))
-                    else:
-                        answer.done = _is_last(message)
-                        answer.put(message)
-        self.lost = True
-        self._connection.close()
-        for answer in answers.values():
-            answer.done = True
-            answer.put(LinkLost())
+async def _nobody() -> None:
+    raise Unavailable("The model sleeps; try again.", code="model_not_ready", retry_after=RETRY_AFTER)
 
 
 class EngineClient:
-    """Requests to one model's engine, whichever incarnation of it runs."""
+    """Requests to one build of a model. `wake` returns when a sleeping one can answer, or raises BasertError."""
 
-    def __init__(self, state: ModelState) -> None:
-        self._state = state
+    def __init__(self, state: ModelState, wake: Wake = _nobody, workers: int = 1) -> None:
+        """workers: HTTP workers of this server."""
+        self._wake = wake
+        self._router = Router(workers)
+        self._replicas: dict[int, Replica] = {}
         self._changed = asyncio.Event()
-        self._link: _Link | None = None
-        self._opening = asyncio.Lock()
         self._ended: BasertError | None = None
+        self.update(state)
 
     def update(self, state: ModelState) -> None:
         """What the supervisor says now."""
         self._state = state
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for engine in state.replicas:
+            replica = self._replicas.setdefault(engine.id, Replica(engine, state.name))
+            replica.state = engine
+        for gone in self._replicas.keys() - {engine.id for engine in state.replicas}:
+            self._replicas.pop(gone).drop()
+        self._news()
 
     def generate(self, request: Submit) -> AsyncGenerator[Tokens, None]:
         """Yield what each step yields; the last has `finish` set. See _answers."""
@@ -166,13 +65,14 @@ class EngineClient:
     async def _answers(self, request: Submit | Encode, kind: type[Yielded]) -> AsyncGenerator[Yielded, None]:
         """All that the engine says to a request, whose id is given here. Closed early, it sends Cancel.
 
-        Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable (the engine is away; a request
-        that has generated nothing waits for it and is tried once more), EngineFailed (lost after that).
+        Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable (no engine can answer; a request
+        that has generated nothing waits for one and is tried once more), EngineFailed (lost after that). For a
+        model that sleeps it waits as long as it takes.
         """
         tally = access.tally.get()
         generated = retried = False
         while True:
-            link = await self._connected(RETRY_PATIENCE if retried else 0.0)
+            replica, link = await self._chosen(request, RETRY_PATIENCE if retried else 0.0)
             number, answer = link.submit(request)
             try:
                 while True:
@@ -182,7 +82,7 @@ class EngineClient:
                         generated = True
                         tally.tokens += len(said.tokens)
                     yield said
-                    if _is_last(said):
+                    if is_last(said):
                         return
             except LinkLost:
                 if generated or retried:
@@ -192,10 +92,14 @@ class EngineClient:
                 retried = True
             finally:
                 link.leave(number)
+                replica.load -= weight(request)
 
-    async def stats(self) -> Stats:
-        """The engine's counters now. Raises Unavailable."""
-        link = await self._connected(0.0)
+    async def stats(self, engine: int | None = None) -> Stats:
+        """The counters of an engine (by its id; else of the first) as they are now. Raises Unavailable."""
+        replica = next(iter(self._replicas.values()), None) if engine is None else self._replicas.get(engine)
+        link = None if replica is None or self._ended is not None else await replica.link()
+        if link is None:
+            raise self._unavailable()
         number, answer = link.ask_stats()
         try:
             async with asyncio.timeout(STATS_PATIENCE):
@@ -210,81 +114,71 @@ class EngineClient:
     def end(self, error: BasertError) -> None:
         """End every open request, and any that still comes, with `error`."""
         self._ended = error
-        self._changed.set()
-        if self._link is not None:
-            self._link.fail_all(error)
+        for replica in self._replicas.values():
+            replica.fail_all(error)
+        self._news()
 
     def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
+        for replica in self._replicas.values():
+            replica.drop()
 
-    async def _connected(self, patience: float) -> _Link:
-        """The connection, made if need be; waits `patience` seconds for an engine that is away."""
+    def _news(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _chosen(self, request: Submit | Encode, patience: float) -> tuple[Replica, Link]:
+        """An engine that is connected, with the request added to its load; waits `patience` seconds for one if all are away."""
         try:
             async with asyncio.timeout(patience or None):
                 while True:
                     changed = self._changed  # before looking, so that no news is missed meanwhile
-                    if (link := await self._open()) is not None:
-                        return link
+                    await self._awake()
+                    if (found := await self._connected(request)) is not None:
+                        return found
                     if not patience:
                         raise self._unavailable()
                     await changed.wait()
         except TimeoutError:
             raise self._unavailable() from None
 
-    async def _open(self) -> _Link | None:
-        """The connection of the engine that is ready now; None when there is none."""
+    async def _awake(self) -> None:
+        while self._ended is None and self._state.state in SLEEPING:
+            await self._wake()
         if self._ended is not None:
             raise self._ended
-        if self._link is not None and not self._link.lost:
-            return self._link
-        async with self._opening:
-            if (self._link is None or self._link.lost) and self._state.state == "ready":
-                self._link = await self._greeted()
-        return None if self._link is None or self._link.lost else self._link
 
-    async def _greeted(self) -> _Link | None:
-        """A new connection; None when the engine has just died: the supervisor will say so."""
-        try:
-            connection = await Connection.open(self._state.socket)
-        except OSError:
-            return None
-        link = None
-        try:
-            if await connection.receive():  # else no Ready: it was dying, and its socket not yet closed
-                link = _Link(connection, self._state.name)
-        finally:
-            if link is None:  # perhaps because whoever asked has left
-                connection.close()
-        return link
+    async def _connected(self, request: Submit | Encode) -> tuple[Replica, Link] | None:
+        """The best engine that can be reached, or None."""
+        ready = {number: one for number, one in self._replicas.items() if one.state.state == "ready"}
+        loads = {number: one.load for number, one in ready.items()}
+        begun = beginnings(request) if len(loads) > 1 else []
+        for number in self._router.order(begun, loads):
+            replica = self._replicas.get(number)
+            if replica is not None and (link := await _reserved(replica, weight(request))) is not None:
+                self._router.given(begun, number)
+                return replica, link
+        return None
 
-    def _unavailable(self) -> Unavailable:
+    def _unavailable(self) -> BasertError:
+        if self._ended is not None:
+            return self._ended
         name, state = self._state.name, self._state.state
         if state == "failed":
             why = f"Model {name} cannot be started: {self._state.reason}"
             return Unavailable(why, code="model_failed", retry_after=RETRY_AFTER_FAILED)
-        doing = "is loading" if state == "loading" else "is being restarted"
+        doing = {"loading": "is loading", "asleep": "sleeps"}.get(state, "is being restarted")
         return Unavailable(
             f"Model {name} {doing}; try again.", code="model_not_ready", retry_after=RETRY_AFTER
         )
 
 
-def _is_last(said: Said) -> bool:
-    if isinstance(said, Tokens):
-        return bool(said.finish)
-    return said.last if isinstance(said, Vectors) else True
-
-
-def _error(failed: Failed, model: str) -> BasertError:
-    match failed.code:
-        case "queue_full":
-            return Overloaded(failed.message, retry_after=1.0)
-        case "context_length_exceeded":
-            return ContextLengthExceeded(failed.message)
-        case "invalid":
-            return InvalidRequest(failed.message, param=failed.param or None)
-        case "draining":
-            return Unavailable(failed.message, code="draining", retry_after=RETRY_AFTER)
-        case _:
-            _log.error("model %s failed a request: %s", model, failed.message)
-            return EngineFailed(failed.message)
+async def _reserved(replica: Replica, load: int) -> Link | None:
+    """Its connection, and with it the load: others that choose meanwhile see it."""
+    replica.load += load
+    link = None
+    try:
+        link = await replica.link()
+    finally:
+        if link is None:
+            replica.load -= load
+    return link

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from falcon.asgi import Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,9 +21,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from basert import messages
 from basert.errors import BasertError
 from basert.http.models import Model
-from basert.messages import BucketStats, Stats
+from basert.messages import BucketStats, EngineState, Stats
 
 STATS_PATIENCE = 1.0  # seconds a scrape waits for an engine between two steps
+LABELS = ["model", "replica"]  # of what engines tell
+Value = tuple[list[str], float]  # labels, figure
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -143,15 +146,16 @@ class Metrics:
 
     async def exposition(self, models: Sequence[Model]) -> bytes:
         """All figures as Prometheus reads them."""
-        stats = await asyncio.gather(*map(_stats, models))
+        engines = [Engine(model, number) for model in models for number in range(len(model.replicas))]
+        stats = await asyncio.gather(*map(_stats, engines))
         registry = self._registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
-        engines = CollectorRegistry()
-        engines.register(_Engines(list(zip(models, stats, strict=True))))
+        theirs = CollectorRegistry()
+        theirs.register(_Engines(models, list(zip(engines, stats, strict=True))))
         own = await asyncio.to_thread(generate_latest, registry)
-        return bytes(own + generate_latest(engines))
+        return bytes(own + generate_latest(theirs))
 
 
 class Meter:
@@ -212,10 +216,25 @@ class SpeechMeter:
         self._hearing.inc(time.perf_counter() - started)
 
 
-async def _stats(model: Model) -> Stats | None:
+class Engine(NamedTuple):
+    """One of a model's replicas."""
+
+    model: Model
+    replica: int
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.model.name, str(self.replica)]
+
+    @property
+    def state(self) -> EngineState:
+        return self.model.replicas[self.replica]
+
+
+async def _stats(engine: Engine) -> Stats | None:
     try:
         async with asyncio.timeout(STATS_PATIENCE):
-            return await model.engine.stats()
+            return await engine.model.engine.stats(engine.state.id)
     except (BasertError, TimeoutError):
         return None
 
@@ -223,12 +242,15 @@ async def _stats(model: Model) -> Stats | None:
 class _Engines:
     """Engines' figures as metric families; an engine that did not answer has its state only."""
 
-    def __init__(self, engines: Sequence[tuple[Model, Stats | None]]) -> None:
+    def __init__(self, models: Sequence[Model], engines: Sequence[tuple[Engine, Stats | None]]) -> None:
+        self._models = models
         self._engines = engines
 
     def collect(self) -> Iterator[Metric]:
-        yield _family(GaugeMetricFamily, "engine_up", "Whether the model can answer.", self._states())
-        yield _family(CounterMetricFamily, "engine_restarts", "Times its engine died.", self._restarts())
+        up = (([model.name], float(model.state == "ready")) for model in self._models)
+        yield _family(GaugeMetricFamily, "engine_up", "Whether the model can answer.", up, ["model"])
+        yield _family(GaugeMetricFamily, "replica_up", "Whether the engine can answer.", self._states())
+        yield _family(CounterMetricFamily, "engine_restarts", "Times the engine died.", self._restarts())
         for field, (name, text) in _COUNTERS.items():
             yield _family(CounterMetricFamily, name, text, self._figures(field))
         for field, (name, text) in _GAUGES.items():
@@ -238,31 +260,31 @@ class _Engines:
         for name, text, value in _BUCKETS:
             yield self._buckets(name, text, value)
 
-    def _states(self) -> Iterator[tuple[str, float]]:
-        return ((model.name, float(model.state == "ready")) for model, _ in self._engines)
+    def _states(self) -> Iterator[Value]:
+        return ((one.labels, float(one.state.state == "ready")) for one, _ in self._engines)
 
-    def _restarts(self) -> Iterator[tuple[str, float]]:
-        return ((model.name, model.restarts) for model, _ in self._engines)
+    def _restarts(self) -> Iterator[Value]:
+        return ((one.labels, one.state.restarts) for one, _ in self._engines)
 
-    def _figures(self, field: str) -> Iterator[tuple[str, float]]:
-        return ((model.name, getattr(stats, field)) for model, stats in self._engines if stats is not None)
+    def _figures(self, field: str) -> Iterator[Value]:
+        return ((one.labels, getattr(stats, field)) for one, stats in self._engines if stats is not None)
 
     def _histogram(self, field: str, name: str, text: str) -> Metric:
-        family = HistogramMetricFamily(f"basert_{name}", text, labels=["model"])
-        for model, stats in self._engines:
+        family = HistogramMetricFamily(f"basert_{name}", text, labels=LABELS)
+        for one, stats in self._engines:
             figures: messages.Histogram | None = getattr(stats, field, None)
             if figures is not None:
                 bounds = [*map(str, figures.bounds), "+Inf"]
                 buckets = list(zip(bounds, figures.counts, strict=True))
-                family.add_metric([model.name], buckets, figures.sum)
+                family.add_metric(one.labels, buckets, figures.sum)
         return family
 
     def _buckets(self, name: str, text: str, value: Callable[[BucketStats], float]) -> Metric:
-        labels = ["model", "rows", "tokens"]
+        labels = [*LABELS, "rows", "tokens"]
         family = CounterMetricFamily(f"basert_engine_bucket_{name}", text, labels=labels)
-        for model, stats in self._engines:
+        for one, stats in self._engines:
             for bucket in stats.buckets if stats is not None else ():
-                family.add_metric([model.name, str(bucket.rows), str(bucket.tokens)], value(bucket))
+                family.add_metric([*one.labels, str(bucket.rows), str(bucket.tokens)], value(bucket))
         return family
 
 
@@ -270,9 +292,10 @@ def _family(
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
     name: str,
     text: str,
-    values: Iterable[tuple[str, float]],
+    values: Iterable[Value],
+    labels: Sequence[str] = LABELS,
 ) -> Metric:
-    family = kind(f"basert_{name}", text, labels=["model"])
-    for model, value in values:
-        family.add_metric([model], value)
+    family = kind(f"basert_{name}", text, labels=labels)
+    for labelled, value in values:
+        family.add_metric(labelled, value)
     return family

@@ -8,131 +8,122 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from contextvars import ContextVar
 from pathlib import Path
 
-from basert import manifest, text
-from basert.errors import InvalidRequest, ModelNotFound, Unavailable
-from basert.http.engine_client import EngineClient
-from basert.messages import EngineInfo, ModelState, Reload, Watch, WorkerReport
+from basert.errors import BasertError, InvalidRequest, ModelNotFound, Unavailable
+from basert.http.model import Model
+from basert.http.orders import Orders
+from basert.messages import (
+    Message,
+    ModelState,
+    Outcome,
+    Prepared,
+    Reload,
+    Usage,
+    UsageRequest,
+    WakeModel,
+    Watch,
+    WorkerReport,
+)
 from basert.messages import Models as ModelsMessage
 from basert.transport import Connection
 
+__all__ = ["Model", "Models"]
 
-class Model:
-    """One served model: its bundle, and its engine as of now."""
-
-    def __init__(self, state: ModelState) -> None:
-        self._state = state
-        self.bundle = Path(state.bundle)
-        self.manifest = manifest.read_manifest(self.bundle)
-        self.digest = manifest.digest(self.bundle)
-        self.created = self.manifest.provenance.created  # Unix seconds
-        self.engine = EngineClient(state)
-
-    def update(self, state: ModelState) -> None:
-        self._state = state
-        self.engine.update(state)
-
-    @property
-    def name(self) -> str:
-        return self._state.name
-
-    @property
-    def aliases(self) -> list[str]:
-        return self._state.aliases
-
-    @property
-    def state(self) -> str:
-        """ "loading" | "ready" | "restarting" | "failed" """
-        return self._state.state
-
-    @property
-    def reason(self) -> str:
-        """Why it failed or is being restarted: one sentence, or nothing."""
-        return self._state.reason
-
-    @property
-    def fraction(self) -> float:
-        """How far loading has come, 0 to 1."""
-        return self._state.fraction
-
-    @property
-    def restarts(self) -> int:
-        return self._state.restarts
-
-    @property
-    def info(self) -> EngineInfo | None:
-        return self._state.info
-
-    @cached_property
-    def text(self) -> text.TextModel:
-        """Tokenizer and template; loaded when first wanted."""
-        return text.load(self.bundle)
-
-    def prepare(self) -> None:
-        """Load what its first request would wait for. Raises BundleError."""
-        assert self.text
-        if self.manifest.encoder is not None:
-            importlib.import_module("basert.vectors")
-        if self.manifest.speech is not None:
-            for module in ("alignment", "features", "voice", "words"):
-                importlib.import_module(f"basert.audio.{module}")
+_log = logging.getLogger(__name__)
+# The models that the request of this task has chosen.
+_held: ContextVar[list[Model] | None] = ContextVar("held models", default=None)
 
 
 class Models:
     """The registry of one HTTP worker.
 
     `on_reload` is called when the API keys are to be read again; `on_orphaned` when the supervisor is gone.
+    `orders`: what the supervisor can be asked to do.
     """
 
-    def __init__(self, control: Path, *, on_orphaned: Callable[[], None]) -> None:
+    def __init__(self, control: Path, *, on_orphaned: Callable[[], None], workers: int = 1) -> None:
+        """workers: HTTP workers of this server."""
         self.draining = False
         self.drain_seconds = 0.0
         self.on_reload: list[Callable[[], None]] = []
+        self.orders = Orders(self._send)
         self._control = control
         self._on_orphaned = on_orphaned
-        self._models: dict[str, Model] = {}
+        self._workers = workers
+        self._models: dict[int, Model] = {}  # by the build's number
+        self._serial = 0  # of the last UsageRequest
         self._open_requests = 0
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._preparing: set[asyncio.Task[None]] = set()
         self._expiry: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Return when the models are known and their tokenizers loaded. Raises OSError, BundleError."""
+        """Return when the models are known and their tokenizers loaded. Raises OSError."""
         self._connection = await self._watch()
         for message in await self._connection.receive():
             self._apply(message)
-        for model in self.all():
-            await asyncio.to_thread(model.prepare)
+        await asyncio.gather(*self._preparing)
         self._report()
         self._task = asyncio.create_task(self._follow(), name="models")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        for model in self.all():
+        for task in (self._task, *self._preparing):
+            if task is not None:
+                task.cancel()
+        for model in self._models.values():
             model.engine.close()
         if self._connection is not None:
             self._connection.close()
 
     def get(self, name: str | None) -> Model:
+        """The model for a request, which holds it until it ends (see `visit`). Raises as `find`, or Unavailable."""
+        model = self.find(name)
+        model.check()
+        held = _held.get()
+        if held is not None and model not in held:
+            held.append(model)
+            model.hold()
+        return model
+
+    def find(self, name: str | None) -> Model:
         """By name or alias. Raises ModelNotFound, InvalidRequest when no name is given."""
         if not name:
             raise InvalidRequest("you must provide a model parameter", param="model")
         for model in self._models.values():
-            if name == model.name or name in model.aliases:
+            if name in model.names:
                 return model
-        served = ", ".join(self._models) or "none"
+        served = ", ".join(model.name for model in self.all()) or "none"
         raise ModelNotFound(
             f"The model {name!r} is not served here; this server has {served}.", param="model"
         )
 
+    def successor(self, name: str) -> Model | None:
+        """The build that is to take this name over, while it is being loaded."""
+        return next((model for model in self._models.values() if name in model.awaited_by), None)
+
     def all(self) -> list[Model]:
-        return list(self._models.values())
+        """Those that have a name."""
+        return [model for model in self._models.values() if model.names]
+
+    @contextlib.contextmanager
+    def visit(self) -> Iterator[None]:
+        """Around each request: the models that it gets are not taken from it before it ends."""
+        held: list[Model] = []
+        token = _held.set(held)
+        try:
+            yield
+        finally:
+            _held.reset(token)
+            for model in held:
+                model.let_go()
+                if not model.held and not model.names:
+                    self._tell_usage()
 
     @contextlib.contextmanager
     def open_request(self) -> Iterator[None]:
@@ -162,26 +153,61 @@ class Models:
                 for message in messages:
                     self._apply(message)
             self._connection.close()
+            self.orders.fail(_lost())
             try:
                 self._connection = await self._watch()
             except OSError:
                 break
+            for model in self._models.values():
+                if model.prepared or model.trouble:
+                    self._send(Prepared(model.build, model.trouble))
             self._report()
         self._drain(0.0)
         self._on_orphaned()
 
     def _apply(self, message: object) -> None:
-        if isinstance(message, ModelsMessage):
-            for state in message.models:
-                if state.name in self._models:
-                    self._models[state.name].update(state)
-                else:
-                    self._models[state.name] = Model(state)
-            if message.draining:
-                self._drain(message.drain_seconds)
-        elif isinstance(message, Reload):
-            for callback in self.on_reload:
-                callback()
+        match message:
+            case ModelsMessage():
+                self._know(message.models)
+                if message.draining:
+                    self._drain(message.drain_seconds)
+            case Outcome():
+                self.orders.receive(message)
+            case UsageRequest():
+                self._serial = message.serial
+                self._tell_usage()
+            case Reload():
+                for callback in self.on_reload:
+                    callback()
+
+    def _know(self, states: list[ModelState]) -> None:
+        for state in states:
+            if state.id in self._models:
+                self._models[state.id].update(state)
+            else:
+                self._meet(state)
+        for gone in self._models.keys() - {state.id for state in states}:
+            self._models.pop(gone).engine.end(_unloaded())
+
+    def _meet(self, state: ModelState) -> None:
+        """A build that is new here: it can be used when its files are read."""
+        build = state.id
+
+        async def wake() -> None:
+            await self.orders.give(lambda number: WakeModel(number, build))
+
+        model = self._models[build] = Model(state, wake, self._workers)
+        task = asyncio.create_task(self._prepare(model), name=f"prepare {state.name}")
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    async def _prepare(self, model: Model) -> None:
+        try:
+            await asyncio.to_thread(model.prepare)
+        except BasertError as error:
+            _log.error("%s", error.message)
+            model.trouble = error.message
+        self._send(Prepared(model.build, model.trouble))
 
     def end_within(self, seconds: float) -> None:
         """What is open then is ended. A second call can only bring that nearer."""
@@ -195,17 +221,34 @@ class Models:
     def _drain(self, seconds: float) -> None:
         """Refuse what comes, end what is open within `seconds`."""
         self.draining, self.drain_seconds = True, seconds
+        self.orders.fail(_shutting_down())
         self.end_within(seconds)
         self._report()
 
     def _expire(self) -> None:
-        for model in self.all():
+        for model in self._models.values():
             model.engine.end(_shutting_down())
 
     def _report(self) -> None:
+        self._send(WorkerReport(self._open_requests))
+
+    def _tell_usage(self) -> None:
+        models = self._models.values()
+        held = {model.build: model.held for model in models if model.held}
+        self._send(Usage(self._serial, held, {model.build: model.used for model in models if model.used}))
+
+    def _send(self, message: Message) -> None:
         if self._connection is not None:
-            self._connection.send(WorkerReport(self._open_requests))
+            self._connection.send(message)
 
 
 def _shutting_down() -> Unavailable:
     return Unavailable("The server is shutting down; try again.", code="shutting_down", retry_after=5.0)
+
+
+def _lost() -> Unavailable:
+    return Unavailable("The server was disturbed; try again.", code="disturbed", retry_after=1.0)
+
+
+def _unloaded() -> Unavailable:
+    return Unavailable("The model was unloaded; try again.", code="model_unloaded", retry_after=1.0)

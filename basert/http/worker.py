@@ -57,7 +57,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
     def load(self) -> falcon.asgi.App[Any, Any] | AccessLog:
         """In each worker."""
         logs.setup("http", self._settings.log_format, self._settings.log_level)
-        models = Models(self._folder / CONTROL, on_orphaned=_end_worker)
+        models = Models(self._folder / CONTROL, on_orphaned=_end_worker, workers=self._settings.worker_count)
         app: falcon.asgi.App[Any, Any] = create_app(self._settings, models, self._folder / RESPONSES)
         app.add_middleware(Lifespan(models, self._settings.drain_timeout, lambda: self._worker))
         return AccessLog(app) if self._settings.access_log else app
@@ -71,7 +71,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
             "asgi_lifespan": "on",
             "asgi_disconnect_grace_period": 0,  # a handler ends with its client
             "http_parser": "fast",
-            "keepalive": self._settings.idle_timeout,
+            "keepalive": self._settings.keep_alive_timeout,
             "timeout": HANG_SECONDS,
             "graceful_timeout": math.ceil(self._settings.drain_timeout) + 1,
             "limit_request_line": MAX_HEADER_BYTES,

@@ -9,7 +9,7 @@ from basert.http import media
 from basert.http.models import Model
 from basert.http.openapi import operation
 from basert.resources.service import Service
-from basert.schema.others import Alive, ModelReadiness, Readiness
+from basert.schema.others import Alive, ModelReadiness, Readiness, ReplicaReadiness
 
 
 class Live:
@@ -23,7 +23,7 @@ class Live:
 
 
 class Ready:
-    """200 when every model can answer and no drain has begun, else 503 with the reason."""
+    """200 when every model can answer, or sleeps until it is wanted, and no drain has begun; else 503 with why."""
 
     def __init__(self, service: Service) -> None:
         self._models = service.models
@@ -40,20 +40,21 @@ class Ready:
 
     def _readiness(self) -> Readiness:
         models = [_model(model) for model in self._models.all()]
-        waiting = [model for model in models if model.state != "ready"]
+        waiting = [model for model in models if model.state != "ready" and model.needed]
         if self._models.draining:
             return Readiness("draining", "The server is shutting down.", models)
         if waiting:
             reasons = [f"{one.name} is {one.state}{': ' * bool(one.reason)}{one.reason}" for one in waiting]
             return Readiness("not ready", "; ".join(reasons), models)
-        if not models:
-            return Readiness("not ready", "No model is known yet.", models)
         return Readiness("ready", "", models)
 
 
 def _model(model: Model) -> ModelReadiness:
     loaded = 1.0 if model.state == "ready" else model.fraction
-    return ModelReadiness(model.name, model.state, model.reason, loaded, model.restarts)
+    replicas = [ReplicaReadiness(one.state, one.reason, one.restarts) for one in model.replicas]
+    return ModelReadiness(
+        model.name, model.state, model.reason, loaded, model.restarts, model.needed, replicas
+    )
 
 
 class Exposition:

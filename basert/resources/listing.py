@@ -1,4 +1,4 @@
-"""GET /v1/models and /v1/models/{id}; ids may contain slashes."""
+"""GET /v1/models and /v1/models/{id}, and DELETE, which unloads; ids may contain slashes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from msgspec import UNSET
 
 from basert import schema
 from basert.http import media
-from basert.http.models import Model
+from basert.http.auth import require_admin
+from basert.http.model import Model
+from basert.http.models import Models
 from basert.http.openapi import operation
+from basert.messages import EngineState, UnloadModel
 from basert.resources.choosing import task_of
 from basert.resources.planning import context_of
 from basert.resources.service import Service
-from basert.schema.others import ModelCard, ModelList
+from basert.schema.others import Loading, ModelCard, ModelDeleted, ModelList, Replica
 
 
 class ModelCollection:
@@ -21,7 +24,7 @@ class ModelCollection:
 
     @operation("The models served here.", None, ModelList)
     async def on_get(self, _req: Request, resp: Response) -> None:
-        cards = [_card(model, name) for model in self._models.all() for name in (model.name, *model.aliases)]
+        cards = [card(model, name, self._models) for model in self._models.all() for name in model.names]
         media.send_json(resp, ModelList(cards))
 
 
@@ -31,18 +34,46 @@ class ModelItem:
 
     @operation("One model.", None, ModelCard)
     async def on_get(self, _req: Request, resp: Response, model: str) -> None:
-        media.send_json(resp, _card(self._models.get(model), model))
+        media.send_json(resp, card(self._models.find(model), model, self._models))
+
+    @operation("Unload a model.", None, ModelDeleted)
+    async def on_delete(self, req: Request, resp: Response, model: str) -> None:
+        require_admin(req)
+        await self._models.orders.give(lambda number: UnloadModel(number, model))
+        media.send_json(resp, ModelDeleted(model))
 
 
-def _card(model: Model, name: str) -> ModelCard:
+def card(model: Model, name: str, models: Models) -> ModelCard:
+    """A model as this name's."""
     encoder, speech = model.manifest.encoder, model.manifest.speech
-    task = task_of(model.manifest)
-    card = ModelCard(name, model.created, context_of(model), schema.fingerprint(model.digest), task)
+    told = ModelCard(
+        id=name,
+        created=model.created,
+        max_model_len=context_of(model),
+        system_fingerprint=schema.fingerprint(model.digest),
+        task=task_of(model.manifest),
+        status=model.state,
+        stage=model.stage,
+        percent=_percent(model),
+        replicas=list(map(_replica, model.replicas)),
+        reason=model.reason or UNSET,
+    )
     if encoder is not None:
-        card.dimensions = encoder.width if encoder.task == "embedding" else UNSET
-        card.labels = encoder.labels or UNSET
-        card.prompts = list(encoder.prompts) or UNSET
+        told.dimensions = encoder.width if encoder.task == "embedding" else UNSET
+        told.labels = encoder.labels or UNSET
+        told.prompts = list(encoder.prompts) or UNSET
     if speech is not None:
-        card.languages = list(speech.languages) or ["en"]
-        card.translates = speech.translate is not None
-    return card
+        told.languages = list(speech.languages) or ["en"]
+        told.translates = speech.translate is not None
+    if (coming := models.successor(name)) is not None:
+        build = schema.fingerprint(coming.digest)
+        told.next = Loading(coming.name, build, coming.state, coming.stage, _percent(coming))
+    return told
+
+
+def _percent(model: Model) -> int:
+    return 100 if model.state == "ready" else int(100 * model.fraction)
+
+
+def _replica(engine: EngineState) -> Replica:
+    return Replica(engine.state, int(100 * engine.fraction), engine.restarts, engine.reason or UNSET)

@@ -31,7 +31,7 @@ async def beside(work: Callable[[], T], model: Model, req: Request) -> T:
 
 def context_of(model: Model) -> int:
     """Tokens of prompt and answer together, as its engine was started."""
-    return model.manifest.max_context if model.info is None else model.info.max_context
+    return model.max_context if model.info is None else model.info.max_context
 
 
 def plan(

@@ -24,12 +24,37 @@ class ErrorBody(msgspec.Struct):
     error: ErrorDetail
 
 
+class Replica(msgspec.Struct):
+    """One of a model's engines."""
+
+    status: str
+    percent: int
+    restarts: int
+    reason: str | UnsetType = UNSET
+
+
+class Loading(msgspec.Struct):
+    """The build of a model that is to take over a name, once it is ready."""
+
+    id: str
+    system_fingerprint: str
+    status: str
+    stage: str
+    percent: int
+
+
 class ModelCard(msgspec.Struct):
     id: str
     created: int
     max_model_len: int  # tokens of prompt and answer together
     system_fingerprint: str  # the build
     task: Literal["generate", "embed", "rerank", "classify", "transcribe", "translate"]  # what it is for
+    status: str  # "loading" | "ready" | "restarting" | "failed" | "asleep" | "waking" | "unloading"
+    stage: str  # of loading: "loading" | "checking"; else nothing
+    percent: int  # of loading
+    replicas: list[Replica]
+    reason: str | UnsetType = UNSET  # why it is not ready
+    next: Loading | UnsetType = UNSET
     dimensions: int | UnsetType = UNSET  # of its embeddings
     labels: list[str] | UnsetType = UNSET  # that it tells apart
     prompts: list[str] | UnsetType = UNSET  # names of texts that its inputs may begin with
@@ -37,6 +62,25 @@ class ModelCard(msgspec.Struct):
     translates: bool | UnsetType = UNSET  # what it hears, to English
     object: Literal["model"] = "model"
     owned_by: str = "basert"
+
+
+class ModelDeleted(msgspec.Struct):
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True
+
+
+class ModelRequest(msgspec.Struct, kw_only=True):
+    """To load or unload a model: its name in the store of the server, or a name that it has there."""
+
+    model: Annotated[str, Meta(min_length=1)]
+
+
+class SwapRequest(msgspec.Struct, kw_only=True):
+    """Let `alias`, a name in use, mean the bundle that is called `model` in the store of the server."""
+
+    alias: Annotated[str, Meta(min_length=1)]
+    model: Annotated[str, Meta(min_length=1)]
 
 
 class ModelList(msgspec.Struct):
@@ -93,12 +137,22 @@ class Alive(msgspec.Struct):
     status: Literal["ok"] = "ok"
 
 
+class ReplicaReadiness(msgspec.Struct):
+    """One of a model's engines."""
+
+    state: str
+    reason: str
+    restarts: int
+
+
 class ModelReadiness(msgspec.Struct):
     name: str
     state: str
     reason: str
     loaded: float  # share, 0 to 1
     restarts: int
+    needed: bool  # else it sleeps, or is loaded because somebody asked, and the server is ready meanwhile
+    replicas: list[ReplicaReadiness]
 
 
 class Readiness(msgspec.Struct):

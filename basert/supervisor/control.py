@@ -1,76 +1,69 @@
-"""control.sock: engines report here, HTTP workers are told here what the models' state is.
+"""control.sock: engines report here, HTTP workers are told here what the models' state is, and give orders.
 
-Knows connections and who is at their other end; what a report means is the engine's business (engine.py).
+Knows connections and who is at their other end; what a report or an order means is others' business.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from basert.messages import AnyMessage, EngineReport, Message, Models, Watch, WorkerReport
+from basert.errors import BasertError
+from basert.messages import AnyMessage, EngineReport, Models, Order, Outcome, Watch
 from basert.supervisor.engine import Engine
+from basert.supervisor.workers import Worker, Workers
 from basert.transport import Connection, serve
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class Worker:
-    """An HTTP worker; `open_requests` is None until it can answer."""
-
-    connection: Connection
-    pid: int
-    open_requests: int | None = None
-
-
 class Control:
-    """`greeting` is what a new worker is sent; `changed` is called when a worker comes, reports or goes."""
+    """`engine_of` finds an engine by its process; `greeting` is what a new worker is sent; `carry_out` does what
+    a worker orders, or raises BasertError; `changed` is called when a worker comes, reports or goes."""
 
     def __init__(
-        self, engines: list[Engine], greeting: Callable[[], Models], changed: Callable[[], None]
+        self,
+        workers: Workers,
+        *,
+        engine_of: Callable[[int], Engine | None],
+        greeting: Callable[[], Models],
+        carry_out: Callable[[Order], Awaitable[None]],
+        changed: Callable[[], None],
     ) -> None:
-        self.workers: list[Worker] = []
-        self._engines = {engine.state.name: engine for engine in engines}
+        self._workers = workers
+        self._engine_of = engine_of
         self._greeting = greeting
+        self._carry_out = carry_out
         self._changed = changed
         self._server: asyncio.Server | None = None
+        self._orders: set[asyncio.Task[None]] = set()
 
     async def start(self, path: Path) -> None:
         self._server = await serve(path, self._serve)
-
-    def tell_workers(self, message: Message) -> None:
-        for worker in self.workers:
-            worker.connection.send(message)
-
-    def kill_workers(self) -> None:
-        """Those that are still connected live, so their process numbers are theirs."""
-        for worker in self.workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGKILL)
 
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
 
+    def drop_orders(self) -> None:
+        """Those that are under way: the server ends, and whatever they began with it."""
+        for task in self._orders:
+            task.cancel()
+
     async def _serve(self, connection: Connection) -> None:
         messages = await connection.receive()
         match messages[:1]:
-            case [EngineReport() as report]:
-                await self._serve_engine(connection, messages, report.model)
+            case [EngineReport()]:
+                await self._serve_engine(connection, messages)
             case [Watch()]:
                 await self._serve_worker(connection, messages)
             case _:
                 _log.warning("process %d said nothing sensible on the control socket", connection.peer_pid)
 
-    async def _serve_engine(self, connection: Connection, messages: list[AnyMessage], name: str) -> None:
-        engine = self._engines.get(name)
+    async def _serve_engine(self, connection: Connection, messages: list[AnyMessage]) -> None:
+        engine = self._engine_of(connection.peer_pid)
         if engine is None or not engine.attach(connection):
             return
         while messages:
@@ -79,16 +72,41 @@ class Control:
             messages = await connection.receive()
 
     async def _serve_worker(self, connection: Connection, messages: list[AnyMessage]) -> None:
-        worker = Worker(connection, connection.peer_pid)
-        self.workers.append(worker)
+        worker = self._workers.add(connection)
         connection.send(self._greeting())
         try:
             while messages:
                 for message in messages:
-                    if isinstance(message, WorkerReport):
-                        worker.open_requests = message.open_requests
-                        self._changed()
+                    if isinstance(message, Order):
+                        self._begin(worker, message)
+                    else:
+                        self._workers.receive(worker, message)
+                self._changed()
                 messages = await connection.receive()
         finally:
-            self.workers.remove(worker)
+            self._workers.remove(worker)
             self._changed()
+
+    def _begin(self, worker: Worker, order: Order) -> None:
+        task = asyncio.create_task(self._answer(worker, order), name=f"order {order}")
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+
+    async def _answer(self, worker: Worker, order: Order) -> None:
+        """Whoever gave the order may have gone by its end; it is carried out nevertheless."""
+        try:
+            await self._carry_out(order)
+            outcome = Outcome(order.id)
+        except BasertError as error:
+            outcome = Outcome(
+                order.id,
+                error.status,
+                error.message,
+                error.code or "",
+                error.param or "",
+                error.retry_after or 0.0,
+            )
+        except Exception:
+            _log.exception("an order failed: %s", order)
+            outcome = Outcome(order.id, BasertError.status, "The server failed to do that; see its log.")
+        worker.connection.send(outcome)

@@ -1,6 +1,6 @@
-"""One model's engine process: what it is started with, what state it is in, whether it still answers.
+"""One engine process: what it is started with, what state it is in, whether it still answers.
 
-Knows the engine's command line and its control messages; not its sockets for requests, and no other model.
+Knows the engine's command line and its control messages; not its sockets for requests, and no other engine.
 """
 
 from __future__ import annotations
@@ -16,39 +16,45 @@ import msgspec
 
 from basert.config import ServeConfig
 from basert.logs import Output
-from basert.messages import AnyMessage, Drain, EngineReport, ModelState, StatsRequest
+from basert.messages import AnyMessage, Drain, EngineReport, EngineState, StatsRequest
 from basert.supervisor.child import Child
 from basert.supervisor.folder import CONTROL
 from basert.supervisor.restarts import Kept
 from basert.transport import Connection
 
-DRAIN_SECONDS = 5.0  # HTTP has gone by then, so there is nothing left to finish
+DRAIN_SECONDS = 5.0  # requests have gone by then, so there is nothing left to finish
 
 
 @dataclass(frozen=True)
-class Served:
-    """A bundle and the names that clients may use for it."""
+class Assignment:
+    """What an engine is to run, and where."""
 
-    name: str
+    name: str  # the model's
     bundle: Path
-    aliases: tuple[str, ...] = ()
+    digest: str
+    replica: int = 0
+    replicas: int = 1
+    cpus: str | None = None
+    threads: int | None = None
+    configured: bool = True  # one of the models that the server was started with
+    on_trial: bool = False  # given up at its first death, until it was ready once
 
 
 class Engine(Kept):
-    """`changed` is called whenever `state` has."""
+    """`changed` is called whenever `state` has. `id`: no other engine of this server ever has it."""
 
     def __init__(
         self,
-        number: int,
-        served: Served,
+        id: int,  # noqa: A002
+        assigned: Assignment,
         config: ServeConfig,
         folder: Path,
         output: Output,
         changed: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self.state = ModelState(served.name, str(served.bundle), "loading", "", aliases=list(served.aliases))
-        self._number = number
+        self.state = EngineState(id)
+        self.assigned = assigned
         self._config = config
         self._folder = folder
         self._output = output
@@ -57,10 +63,12 @@ class Engine(Kept):
         self._reason = ""  # the engine's own, when it said one
         self._control: Connection | None = None
         self._heard = asyncio.Event()
+        if assigned.on_trial:
+            self.restarts.limit = 1
 
     @property
     def what(self) -> str:
-        return f"the engine of {self.state.name}"
+        return f"the engine of {self.assigned.name}"
 
     @property
     def settled(self) -> bool:
@@ -78,13 +86,21 @@ class Engine(Kept):
         self._heard.set()
         if not isinstance(message, EngineReport):
             return
-        if message.stage == "ready":
-            self.useful()
-            self._set(state="ready", reason="", fraction=1.0, info=message.info)
+        if message.stage == "ready" and message.info is not None:
+            self._ready(message)
         elif message.stage == "failed":
             self._reason = message.reason
         else:
-            self._set(fraction=message.fraction)
+            self._set(stage=message.stage, fraction=message.fraction)
+
+    def _ready(self, report: EngineReport) -> None:
+        assert report.info is not None
+        if report.info.digest != self.assigned.digest:  # HTTP workers have the tokenizer of the other one
+            self._kill("its bundle was exported again meanwhile; `basert swap` serves the new one")
+            return
+        self.useful()
+        self.restarts.limit = self._config.restart_limit
+        self._set(state="ready", reason="", stage="", fraction=1.0, info=report.info)
 
     async def stop(self) -> None:
         """End it for good; what it has not begun to serve, it need not finish."""
@@ -100,12 +116,12 @@ class Engine(Kept):
     def _start(self) -> Child:
         self._starts += 1
         self._reason, self._control = "", None
-        socket = self._folder / f"{self._number}-{self._starts}.sock"
-        self._set(socket=str(socket), fraction=0.0, info=None)
-        return Child(f"engine {self.state.name}", self._command(socket), self._output)
+        socket = self._folder / f"{self.state.id}-{self._starts}.sock"
+        self._set(socket=str(socket), stage="", fraction=0.0, info=None)
+        return Child(f"engine {self.assigned.name}", self._command(socket), self._output)
 
     async def _live(self) -> str:
-        watch = asyncio.create_task(self._watch(), name=f"heartbeat of {self.state.name}")
+        watch = asyncio.create_task(self._watch(), name=f"heartbeat of {self.assigned.name}")
         try:
             return await super()._live()
         finally:
@@ -153,7 +169,8 @@ class Engine(Kept):
 
     def _command(self, socket: Path) -> list[str]:
         config = self._config
-        command = [sys.executable, "-m", "engines", "--name", self.state.name, "--bundle", self.state.bundle]
+        assigned = self.assigned
+        command = [sys.executable, "-m", "engines", "--name", assigned.name, "--bundle", str(assigned.bundle)]
         command += ["--socket", str(socket), "--control", str(self._folder / CONTROL)]
         command += ["--log-format", config.log_format]
         given = {
@@ -162,8 +179,8 @@ class Engine(Kept):
             "--max-queue": config.max_queue,
             "--batch-wait": config.batch_wait,
             "--provider": config.provider,
-            "--threads": config.threads,
-            "--cpus": config.engine_cpus(self._number),
+            "--threads": assigned.threads,
+            "--cpus": assigned.cpus,
             "--numa-node": config.numa_node,
         }
         for flag, value in given.items():
@@ -179,7 +196,10 @@ class Engine(Kept):
         return command
 
     def _prefix_file(self, path: Path) -> Path:
-        """Each model's own, also when their names hold slashes."""
-        if len(self._config.model) < 2:
-            return path.absolute()
-        return path.absolute().with_name(f"{path.name}.{quote(self.state.name, safe='')}")
+        """Each model's own, also when their names hold slashes, and each replica's."""
+        parts = [path.name]
+        if self._config.model[1:] or not self.assigned.configured:
+            parts.append(quote(self.assigned.name, safe=""))
+        if self.assigned.replica:
+            parts.append(str(self.assigned.replica))
+        return path.absolute().with_name(".".join(parts))

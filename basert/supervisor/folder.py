@@ -22,9 +22,10 @@ CONTROL = "control.sock"
 CONFIG = "config.json"
 METRICS = "metrics"  # a folder: the HTTP workers' counters, added up by whichever is scraped
 RESPONSES = "responses"  # a folder: what /v1/responses keeps, found by every HTTP worker
+BUNDLES = "bundles"  # a folder: of each build that is served what HTTP workers read of it
 _PREFIX = "basert-run-"
 _MAX_SOCKET_PATH = 107  # bytes, in Linux
-_LONGEST_NAME = "100-10000.sock"  # the hundredth model's engine, restarted often
+_LONGEST_NAME = "1000000-10000.sock"  # the millionth engine, restarted often
 
 
 class RunFolder:

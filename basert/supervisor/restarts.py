@@ -88,7 +88,8 @@ class Kept(ABC):
             wait = self.restarts.after_death(self._worked())
             if wait is None:
                 self.failure = reason
-                _log.error("%s is given up after %d deaths: %s", self.what, self.restarts.limit, reason)
+                deaths = f" after {self.restarts.limit} deaths" if self.restarts.limit > 1 else ""
+                _log.error("%s is given up%s: %s", self.what, deaths, reason)
             else:
                 _log.warning("%s died (%s); it starts again in %.1f s", self.what, reason, wait)
             self._died(reason, wait)

@@ -4,7 +4,7 @@
     ready   every model answers or is given up, and a worker answers
     drain   readiness falls; open streams finish or end with an error event; then gunicorn, then the engines
 
-Knows when, not how: engine.py, http.py, control.py do the work.
+Knows when, not how: fleet.py, http.py, control.py do the work.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from basert import config as configuration
 from basert.config import ServeConfig
 from basert.errors import BasertError, ConfigError, Unavailable
 from basert.logs import Output
-from basert.messages import Models, Reload
+from basert.messages import Models, ModelState, Reload
 from basert.supervisor.control import Control
-from basert.supervisor.engine import Engine, Served
+from basert.supervisor.fleet import Fleet, Served
 from basert.supervisor.folder import CONFIG, CONTROL
 from basert.supervisor.http import HttpServer
+from basert.supervisor.news import News
 from basert.supervisor.notify import Notifier
-from basert.supervisor.restarts import Kept
+from basert.supervisor.workers import Workers
 
 LATE_SECONDS = 2.0  # that workers may need beyond the drain's deadline to say that it has passed
 STOP_SECONDS = 20.0  # for gunicorn and the engines, after the drain
@@ -48,21 +50,26 @@ class Supervisor:
         on_ready: Callable[[list[str]], None],
     ) -> None:
         self._config = config
+        self._served = models
         self._folder = folder
         self._output = output
         self._on_ready = on_ready
         self._notifier = Notifier(os.environ)
-        self._engines = [
-            Engine(number, served, config, folder, output, self._announce)
-            for number, served in enumerate(models)
-        ]
+        self._news = News()
+        self._workers = Workers(self._news)
+        self._fleet = Fleet(config, folder, output, self._workers, self._news, self._announce)
         self._http = HttpServer(config, folder, listener, output)
-        self._control = Control(self._engines, self._models, self._check)
+        self._control = Control(
+            self._workers,
+            engine_of=self._fleet.engines.of,
+            greeting=self._models,
+            carry_out=self._fleet.carry_out,
+            changed=self._check,
+        )
         self._ready = False
         self._drain_seconds: float | None = None  # None: not draining
         self._stops = 0  # how often it was asked to end
         self._stop = asyncio.Event()
-        self._changed = asyncio.Event()
         self._deadline = 0.0  # of the drain, in the loop's time
         self._terminal = _has_terminal()
 
@@ -76,54 +83,51 @@ class Supervisor:
             raise ConfigError(
                 f"{self._folder} cannot be written ({error.strerror}); mend --run-dir."
             ) from None
+        self._fleet.start(self._served)
         watchdog = asyncio.create_task(self._notifier.keep_watchdog(), name="watchdog")
-        kept = [asyncio.create_task(one.run(), name=one.what) for one in (*self._engines, self._http)]
+        http = asyncio.create_task(self._http.run(), name=self._http.what)
         try:
-            await self._until_over(kept)
+            await self._until_over(http)
         finally:
-            await self._end(kept)
+            await self._end(http)
             watchdog.cancel()
 
-    async def _until_over(self, kept: list[asyncio.Task[None]]) -> None:
+    async def _until_over(self, http: asyncio.Task[None]) -> None:
         """Wait for a signal to end. Raises Unavailable when no model, or no HTTP server, is left."""
-        *engines, http = kept
         stop = asyncio.create_task(self._stop.wait(), name="stop")
-        pending: set[asyncio.Task[object]] = {*kept, stop}
-        while not stop.done():
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # a bug of ours ends the server rather than being forgotten
-            if http.done():
-                raise Unavailable(f"The HTTP server cannot be started: {self._http.failure}")
-            if all(task.done() for task in engines):
-                raise Unavailable(_all_failed(self._engines))
+        ends: list[asyncio.Future[Any]] = [stop, http, self._fleet.failure]
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            one.result()  # a bug of ours ends the server rather than being forgotten
+        if http in done:
+            raise Unavailable(f"The HTTP server cannot be started: {self._http.failure}")
 
-    async def _end(self, kept: list[asyncio.Task[None]]) -> None:
+    async def _end(self, http: asyncio.Task[None]) -> None:
         """HTTP first, engines second; nothing is left behind."""
-        everything: list[Kept] = [*self._engines, self._http]
-        for one in everything:
-            one.let_die()
+        self._control.drop_orders()
+        self._fleet.let_die()
+        self._http.let_die()
         await self._drain(self._config.drain_timeout if self._stops == 1 else 0.0)
         await self._http.stop()
-        self._control.kill_workers()  # whom a dead gunicorn has left
-        await asyncio.gather(*(engine.stop() for engine in self._engines))
-        for task in kept:
-            task.cancel()  # those that wait to start something again
-        await asyncio.gather(*kept, return_exceptions=True)
+        self._workers.kill()  # whom a dead gunicorn has left
+        await self._fleet.stop()
+        http.cancel()  # if it waits to start again
+        await asyncio.gather(http, return_exceptions=True)
         self._control.close()
 
     async def _drain(self, seconds: float) -> None:
         """Return when no worker has a request open, or the deadline has passed."""
         _log.info("ending: open requests may go on for %g s", seconds)
-        for worker in self._control.workers:
-            worker.open_requests = None  # what it says from now on counts
+        self._workers.forget_open_requests()
         self._begin_drain(seconds)
-        while any(worker.open_requests != 0 for worker in self._control.workers):
-            self._changed.clear()
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    await self._changed.wait()
-            except TimeoutError:
+        clock = asyncio.get_running_loop().time
+        while not self._workers.done:
+            deadline = self._deadline
+
+            def over(deadline: float = deadline) -> bool:
+                return self._workers.done or self._deadline != deadline
+
+            if not await self._news.until(over, max(0.0, deadline - clock())):
                 _log.warning("requests are still open at the end of the drain; their connections will be cut")
                 return
 
@@ -132,8 +136,8 @@ class Supervisor:
         self._drain_seconds = seconds
         self._deadline = asyncio.get_running_loop().time() + seconds + LATE_SECONDS
         self._notifier.stopping("Finishing open requests", seconds + STOP_SECONDS)
-        self._control.tell_workers(self._models())
-        self._changed.set()
+        self._workers.tell(self._models())
+        self._news.tell()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -148,10 +152,10 @@ class Supervisor:
         if self._stops == 2 and self._drain_seconds is not None:
             self._begin_drain(0.0)
         elif self._stops > 2:
-            for one in (*self._engines, self._http):
-                if one.child is not None:
-                    one.child.kill()
-            self._control.kill_workers()
+            self._fleet.engines.kill()
+            if self._http.child is not None:
+                self._http.child.kill()
+            self._workers.kill()
 
     def _asked_to_reload(self) -> None:
         """SIGHUP: keys and log file; from a terminal that has gone, it means the end."""
@@ -164,7 +168,7 @@ class Supervisor:
         try:
             self._output.reopen()
             self._config.read_keys()
-            self._control.tell_workers(Reload())
+            self._workers.tell(Reload())
             _log.info("log file and keys were read again")
         except (OSError, BasertError) as error:
             _log.error("nothing was reloaded: %s", error)
@@ -173,23 +177,24 @@ class Supervisor:
 
     def _models(self) -> Models:
         draining = self._drain_seconds is not None
-        return Models([engine.state for engine in self._engines], draining, self._drain_seconds or 0.0)
+        return Models(self._fleet.states, draining, self._drain_seconds or 0.0)
 
     def _announce(self) -> None:
         """A model's state has changed."""
-        self._control.tell_workers(self._models())
+        self._workers.tell(self._models())
         self._check()
 
     def _check(self) -> None:
         """A model's or a worker's state has changed."""
-        self._changed.set()
+        self._news.tell()
         if self._drain_seconds is not None:
             return
-        answering = any(worker.open_requests is not None for worker in self._control.workers)
-        if answering:
+        if self._workers.answering:
             self._http.useful()
-        ready = [engine.state.name for engine in self._engines if engine.state.state == "ready"]
-        if not self._ready and answering and ready and all(engine.settled for engine in self._engines):
+        builds = self._fleet.builds
+        ready = [build.name for build in builds if build.state == "ready"]
+        settled = all(build.settled for build in builds)
+        if not self._ready and self._workers.answering and ready and settled:
             self._ready = True
             self._notifier.ready(self._status())
             # Not here: what it raises would cost the engine or worker whose report this is its connection.
@@ -199,17 +204,13 @@ class Supervisor:
 
     def _status(self) -> str:
         """One line for `systemctl status`."""
-        return ", ".join(
-            f"{state.name} {state.state}"
-            + (f" {state.fraction:.0%}" if state.state == "loading" else "")
-            + (f" ({state.reason})" if state.reason else "")
-            for state in (engine.state for engine in self._engines)
-        )
+        return ", ".join(map(_described, self._fleet.states))
 
 
-def _all_failed(engines: Sequence[Engine]) -> str:
-    reasons = "; ".join(f"{engine.state.name}: {engine.failure}" for engine in engines)
-    return f"No model can be served ({reasons})."
+def _described(model: ModelState) -> str:
+    done = min((engine.fraction for engine in model.replicas), default=0.0)
+    percent = f" {done:.0%}" if model.state == "loading" else ""
+    return f"{model.name} {model.state}{percent}" + (f" ({model.reason})" if model.reason else "")
 
 
 def _has_terminal() -> bool:

@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from basert.cpus import usable_cores
 from basert.errors import BundleError
 from basert.manifest import KVCache
 from engines.sessions import Arrays, SessionOptions
-from engines.sessions.cores import usable_cores
 from engines.sessions.instructions import products_saturate
 
 PROVIDER = "CPUExecutionProvider"

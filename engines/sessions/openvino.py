@@ -20,9 +20,9 @@ from typing import Any
 
 import onnxruntime as ort
 
+from basert.cpus import usable_cores
 from basert.errors import BundleError
 from engines.sessions import Arrays, SessionOptions
-from engines.sessions.cores import usable_cores
 from engines.sessions.cpu import CpuSession, session_options
 
 CONTEXT = "encoder.onnx"  # and its weights, under a name that the provider gives

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.sessions import cores
+from basert import cpus
 
 Machine = Callable[..., None]
 
@@ -27,9 +27,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         (inner / "cpu.max").write_text(quota)
         (inner.parent / "cpu.max").write_text(outer)
         (tmp_path / "own").write_text("0::/outer/inner\n")
-        monkeypatch.setattr(cores, "TOPOLOGY", tmp_path)
-        monkeypatch.setattr(cores, "GROUPS", tmp_path / "groups")
-        monkeypatch.setattr(cores, "OWN_GROUP", tmp_path / "own")
+        monkeypatch.setattr(cpus, "TOPOLOGY", tmp_path)
+        monkeypatch.setattr(cpus, "GROUPS", tmp_path / "groups")
+        monkeypatch.setattr(cpus, "OWN_GROUP", tmp_path / "own")
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
 
     return build
@@ -38,7 +38,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.mark.parametrize(("allowed", "expected"), [({0, 1, 2, 3}, 2), ({0, 2}, 1), ({0, 3}, 2), ({1}, 1)])
 def test_threads_of_one_core_count_once(machine: Machine, allowed: set[int], expected: int) -> None:
     machine(allowed)
-    assert cores.usable_cores() == expected
+    assert cpus.usable_cores() == expected
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_threads_of_one_core_count_once(machine: Machine, allowed: set[int], exp
 )
 def test_the_control_groups_limit_it(machine: Machine, quota: str, outer: str, expected: int) -> None:
     machine({0, 1, 2, 3}, quota, outer)
-    assert cores.usable_cores() == expected
+    assert cpus.usable_cores() == expected

@@ -24,7 +24,9 @@ from basert.messages import (
     BucketStats,
     Encode,
     EngineInfo,
+    EngineState,
     Histogram,
+    Order,
     Sampling,
     Stats,
     Submit,
@@ -105,7 +107,7 @@ class FakeEngine:
         finally:
             self.open -= 1
 
-    async def stats(self) -> Stats:
+    async def stats(self, _engine: int = 1) -> Stats:
         if self._model.state != "ready":
             raise Unavailable("The model is not ready.")
         if self._model.manifest.encoder is None:
@@ -185,7 +187,7 @@ class FakeEars:
         table[..., 5 * n : 5 * n + 5] = 0.2
         return table.tobytes()
 
-    async def stats(self) -> Stats:
+    async def stats(self, _engine: int = 1) -> Stats:
         return Stats(slots=4, running=self.open)
 
 
@@ -196,7 +198,9 @@ def _logprob(token: int, top: int) -> TokenLogprob:
 class FakeModel:
     def __init__(self, bundle: Path, name: str, alias: str = "") -> None:
         self.name = name
-        self.aliases = [alias] if alias else []
+        self.names = [name, alias] if alias else [name]
+        self.needed = True
+        self.stage = ""
         self.bundle = bundle
         self.manifest = manifest.read_manifest(bundle)
         self.digest = manifest.digest(bundle)
@@ -208,8 +212,22 @@ class FakeModel:
             1_700_000_000,
         )
         self.info = EngineInfo(name, self.digest, "none", 4, self.manifest.max_context, 0, 8, 1, 0.0)
+        self.replicas = [EngineState(1, "ready", info=self.info)]
         self.text = text.load(bundle)
         self.engine: Any = FakeEngine(self) if self.manifest.speech is None else FakeEars(self)
+
+
+class FakeOrders:
+    """Carries nothing out, keeps what was ordered; raises `error`."""
+
+    def __init__(self) -> None:
+        self.given: list[Order] = []
+        self.error: Exception | None = None
+
+    async def give(self, order: Callable[[int], Order]) -> None:
+        self.given.append(order(1))
+        if self.error is not None:
+            raise self.error
 
 
 class FakeModels:
@@ -217,6 +235,7 @@ class FakeModels:
         self._folder = folder
         self.model = FakeModel(write_testing_bundle(folder, max_context=max_context), name, "alias")
         self.others: list[FakeModel] = []
+        self.orders = FakeOrders()
         self.draining = False
         self.on_reload: list[Callable[[], None]] = []
 
@@ -235,11 +254,21 @@ class FakeModels:
     def all(self) -> list[FakeModel]:
         return [self.model, *self.others]
 
+    def successor(self, _name: str) -> None:
+        return None
+
+    @contextlib.contextmanager
+    def visit(self) -> Iterator[None]:
+        yield
+
+    def find(self, name: str | None) -> FakeModel:
+        return self.get(name)
+
     def get(self, name: str | None) -> FakeModel:
         if not name:
             raise InvalidRequest("you must provide a model parameter", param="model")
         for model in self.all():
-            if name in (model.name, *model.aliases):
+            if name in model.names:
                 return model
         raise ModelNotFound(f"The model {name!r} is not served here.", param="model")
 

@@ -100,6 +100,8 @@ async def test_ready_when_every_model_is_and_else_why_not(client: ASGIConductor,
         "reason": "It died of signal 9.",
         "loaded": 0.5,
         "restarts": 0,
+        "needed": True,
+        "replicas": [{"state": "ready", "reason": "", "restarts": 0}],
     }
     assert not_ready.json["models"] == [state]
     models.draining = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import psutil
 
@@ -15,11 +16,11 @@ FOREVER = 19_000
 class Stream:
     """One streamed completion, read in a task: `begun` is set with its first text, `error` when it failed."""
 
-    def __init__(self, client: Client, max_tokens: int = FOREVER) -> None:
+    def __init__(self, client: Client, max_tokens: int = FOREVER, model: str = "tiny") -> None:
         self.begun = asyncio.Event()
         self.chunks = 0
         self.error: RequestFailed | None = None
-        body = {"model": "tiny", "prompt": "hello", "max_tokens": max_tokens, "ignore_eos": True}
+        body = {"model": model, "prompt": "hello", "max_tokens": max_tokens, "ignore_eos": True}
         self._task = asyncio.create_task(self._read(client, body))
 
     async def _read(self, client: Client, body: dict[str, object]) -> None:
@@ -43,8 +44,10 @@ class Stream:
         return self.error
 
 
-async def open_streams(client: Client, count: int, max_tokens: int = FOREVER) -> list[Stream]:
-    streams = [Stream(client, max_tokens) for _ in range(count)]
+async def open_streams(
+    client: Client, count: int, max_tokens: int = FOREVER, model: str = "tiny"
+) -> list[Stream]:
+    streams = [Stream(client, max_tokens, model) for _ in range(count)]
     for stream in streams:
         await stream.begun.wait()
         assert stream.error is None
@@ -73,3 +76,19 @@ def all_gone(processes: list[psutil.Process]) -> bool:
     """Whether they end soon; zombies of ours count as ended."""
     _, alive = psutil.wait_procs([process for process in processes if process.is_running()], timeout=10)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def engines_of(server: Server, model: str) -> list[psutil.Process]:
+    """The engine processes that run for a model, the oldest first."""
+    found = [
+        process
+        for process in psutil.Process(server.pid).children()
+        if "engines" in (line := process.cmdline()) and line[line.index("--name") + 1] == model
+    ]
+    return sorted(found, key=lambda process: process.create_time())
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    """Ask until it is so; the test's own time limit is the end of it."""
+    while not await true():
+        await asyncio.sleep(0.01)

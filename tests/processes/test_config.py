@@ -13,6 +13,7 @@ from basert import config, settings
 from basert.cli.serve import command
 from basert.config import ServeConfig
 from basert.errors import ConfigError
+from tests.tiny import write_testing_bundle
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_every_setting_can_be_given_in_every_way(file: Path) -> None:
     """Its own default, or a value of its type, written as flag, variable and file entry, parses to itself."""
     texts = {bool: "false", str: "text", Path: "/new"}
     for name, one in settings.declared(ServeConfig).items():
-        if name in ("api_key_file", "prefix_cache_file", "cpus", "numa_node"):
-            continue  # files, what this machine has
+        if name in ("api_key_file", "prefix_cache_file", "cpus", "numa_node", "alias"):
+            continue  # files, what this machine has, what has a form of its own
         as_text = (
             one.help.choices[-1]
             if one.help.choices
@@ -173,3 +174,31 @@ def test_a_home_that_is_not_there(tmp_path: Path) -> None:
 def test_help_names_every_setting() -> None:
     output = CliRunner().invoke(command, ["--help"]).output
     assert [one.flag for one in settings.declared(ServeConfig).values() if one.flag not in output] == []
+
+
+@pytest.mark.parametrize(
+    ("aliases", "sentence"),
+    [
+        (("chat",), "--alias (flag --alias): NAME=MODEL is wanted, not 'chat'."),
+        (("=tiny",), "--alias (flag --alias): NAME=MODEL is wanted, not '=tiny'."),
+        (("a=b", "a=c"), "--alias (flag --alias): a stands for two models; choose one."),
+    ],
+)
+def test_aliases_that_are_none(aliases: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load({"alias": aliases}, {})
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("alias", "sentence"),
+    [
+        ("chat=huge", "--alias chat=huge: huge is not served; name one of tiny."),
+        ("tiny=tiny", "--alias tiny=tiny: a model is called tiny already; choose another name."),
+    ],
+)
+def test_aliases_of_nothing(tmp_path: Path, alias: str, sentence: str) -> None:
+    bundle = str(write_testing_bundle(tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(command, [bundle, "--alias", alias], catch_exceptions=False)
+    assert str(caught.value) == sentence

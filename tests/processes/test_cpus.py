@@ -58,6 +58,33 @@ def test_a_node_has_its_cpus() -> None:
     assert cpus.of_node(0, "--numa-node") <= set(USABLE)
 
 
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPUs n and n + 4 are hardware threads of one core; no quota."""
+    for cpu in range(8):
+        topology = tmp_path / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    monkeypatch.setattr(cpus, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(cpus, "GROUPS", tmp_path)
+    monkeypatch.setattr(cpus, "OWN_GROUP", tmp_path / "own")
+
+
+@pytest.mark.usefixtures("machine")
+def test_engines_share_whole_cores() -> None:
+    assert cpus.divided(range(8), 2) == [({0, 4, 1, 5}, 2), ({2, 6, 3, 7}, 2)]
+    assert cpus.divided(range(8), 3) == [({0, 4}, 1), ({1, 5}, 1), ({2, 6, 3, 7}, 2)]
+    assert cpus.divided({0, 4, 1}, 2) == [({0, 4}, 1), ({1}, 1)]
+    assert cpus.divided({0, 4}, 2) == [({0, 4}, 1)] * 2  # one core for two
+
+
+@pytest.mark.usefixtures("machine")
+def test_engines_share_a_quota(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("0::/\n")
+    (tmp_path / "cpu.max").write_text("200000 100000")
+    assert [threads for _, threads in cpus.divided(range(8), 2)] == [1, 1]
+
+
 def test_engines_stay_on_the_cpus_of_their_model(tmp_path: Path) -> None:
     bundles = [write_testing_bundle(tmp_path, name=name) for name in ("one", "two")]
     lists = [USABLE[0], USABLE[-1]]

@@ -20,13 +20,14 @@ from basert.errors import (
     Unavailable,
 )
 from basert.frames import packed
-from basert.http import engine_client
+from basert.http import engine_client, engine_link
 from basert.http.engine_client import EngineClient
 from basert.messages import (
     AnyMessage,
     Cancel,
     Encode,
     EngineInfo,
+    EngineState,
     Failed,
     ModelState,
     Ready,
@@ -113,7 +114,8 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
 
 
 def _state(engine: Engine, state: str = "ready", reason: str = "") -> ModelState:
-    return ModelState("m", "/bundle", state, str(engine.path), reason)
+    one = EngineState(1, state, str(engine.path), reason)
+    return ModelState(1, "m", "/bundle", "d", state, [one], ["m"], reason=reason)
 
 
 @pytest.fixture
@@ -272,7 +274,7 @@ async def test_the_second_try_waits_only_so_long(
     engine.play = leave
     with pytest.raises(Unavailable) as caught:
         await _ask(client, [1])
-    assert caught.value.retry_after == engine_client.RETRY_AFTER
+    assert caught.value.retry_after == engine_link.RETRY_AFTER
 
 
 @pytest.mark.parametrize(

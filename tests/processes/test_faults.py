@@ -57,7 +57,7 @@ async def test_what_waits_for_a_slot_survives_the_engine(server: Server) -> None
     async with Client(server.url) as client:
         streams = await open_streams(client, 8)
         waiting = asyncio.create_task(client.post("/v1/completions", SHORT))
-        while b'basert_waiting_requests{model="tiny"} 1.0' not in await client.get("/metrics"):
+        while b'basert_waiting_requests{model="tiny",replica="0"} 1.0' not in await client.get("/metrics"):
             pass
         engine_of(server).kill()
         for stream in streams:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from basert import transport
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.models import Models
 from basert.manifest import digest
-from basert.messages import AnyMessage, ModelState, Reload, Watch, WorkerReport
+from basert.messages import AnyMessage, EngineState, ModelState, Prepared, Reload, Watch, WorkerReport
 from basert.messages import Models as ModelsMessage
 from basert.transport import Connection
 from tests.tiny import write_testing_bundle
@@ -46,7 +47,8 @@ class Supervisor:
 
 @pytest.fixture
 def state(tmp_path: Path) -> ModelState:
-    return ModelState("tiny", str(write_testing_bundle(tmp_path)), "loading", "", aliases=["other"])
+    bundle = write_testing_bundle(tmp_path)
+    return ModelState(1, "tiny", str(bundle), digest(bundle), "loading", [EngineState(1)], ["tiny", "other"])
 
 
 @pytest.fixture
@@ -67,6 +69,7 @@ async def models(supervisor: Supervisor, orphaned: asyncio.Event) -> AsyncIterat
     models = Models(supervisor.path, on_orphaned=orphaned.set)
     await models.start()
     assert isinstance(await supervisor.heard.get(), Watch)
+    assert await supervisor.heard.get() == Prepared(1)
     assert await supervisor.heard.get() == WorkerReport(0)
     yield models
     await models.stop()
@@ -94,7 +97,8 @@ async def test_a_model_that_is_not_served(models: Models) -> None:
 async def test_it_follows_the_supervisor(models: Models, supervisor: Supervisor, state: ModelState) -> None:
     model, seen = models.get("tiny"), asyncio.Event()
     models.on_reload.append(seen.set)  # comes after what was sent before it
-    failed = ModelState("tiny", state.bundle, "failed", "", "no memory", restarts=4)
+    engine = EngineState(1, "failed", reason="no memory", restarts=4)
+    failed = msgspec.structs.replace(state, state="failed", replicas=[engine], reason="no memory")
     supervisor.send(ModelsMessage([failed]), Reload())
     await seen.wait()
     assert models.get("tiny") is model
@@ -143,6 +147,7 @@ async def test_a_lost_connection_is_made_again(
     assert supervisor.connection is not None
     supervisor.connection.close()
     assert isinstance(await supervisor.heard.get(), Watch)
+    assert await supervisor.heard.get() == Prepared(1)
     assert await supervisor.heard.get() == WorkerReport(0)
     assert not orphaned.is_set()
     assert not models.draining

@@ -51,8 +51,8 @@ def test_completions_tell_what_was_cached(client: OpenAI) -> None:
         "engine_prefix_cache_hits_total": 4,
         "engine_prefix_cache_evictions_total": 0,
     }.items():
-        assert f'basert_{name}{{model="tiny"}} {float(value)}\n' in metrics
-    assert 'basert_prefix_cache_tokens{model="tiny"} ' in metrics
+        assert f'basert_{name}{{model="tiny",replica="0"}} {float(value)}\n' in metrics
+    assert 'basert_prefix_cache_tokens{model="tiny",replica="0"} ' in metrics
 
 
 def test_chat_answers_share_one_prompt(client: OpenAI) -> None:
@@ -70,7 +70,9 @@ def test_chat_answers_share_one_prompt(client: OpenAI) -> None:
     assert last.usage.prompt_tokens_details.cached_tokens == last.usage.prompt_tokens - 1
     assert last.usage.prompt_tokens == first.usage.prompt_tokens
     metrics = httpx.get(str(client.base_url.join("/metrics"))).text
-    [found] = re.findall(r'^basert_engine_cached_tokens_total\{model="tiny"\} (.*)$', metrics, re.MULTILINE)
+    [found] = re.findall(
+        r'^basert_engine_cached_tokens_total\{model="tiny",replica="0"\} (.*)$', metrics, re.MULTILINE
+    )
     length = first.usage.prompt_tokens
     assert 7 * (length - length % 64) <= float(found) <= 7 * (length - 1)  # 64: the longest chunk
 

@@ -23,7 +23,7 @@ def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def hasty_server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Waits a second for a request: no server for clients that a machine may stall."""
     run_dir = tmp_path_factory.mktemp("r")
-    with Server([bundle], ["--run-dir", str(run_dir), "--idle-timeout", "1"]) as server:
+    with Server([bundle], ["--run-dir", str(run_dir), "--keep-alive-timeout", "1"]) as server:
         yield server
 
 

@@ -138,8 +138,8 @@ async def test_rankings_scores_and_labels(http: httpx.AsyncClient, words: text.T
 async def test_figures(http: httpx.AsyncClient) -> None:
     assert (await http.post("/embed", json={"model": "encoder", "inputs": "hello"})).status_code == 200
     figures = (await http.get("/metrics")).text
-    assert 'basert_engine_bucket_runs_total{model="encoder",rows="1",tokens="8"}' in figures
-    assert 'basert_engine_input_tokens_bucket{le="+Inf",model="encoder"}' in figures
+    assert 'basert_engine_bucket_runs_total{model="encoder",replica="0",rows="1",tokens="8"}' in figures
+    assert 'basert_engine_input_tokens_bucket{le="+Inf",model="encoder",replica="0"}' in figures
     assert 'basert_requests_total{model="encoder",outcome="ok"}' in figures
 
 

@@ -177,7 +177,8 @@ async def test_figures(http: httpx.AsyncClient) -> None:
 
     async def figure(name: str) -> float:
         figures = (await http.get("/metrics")).text
-        sample = f'basert_{name}_total{{model="{MODEL}"}} '
+        of = f'model="{MODEL}",replica="0"' if name.startswith("engine") else f'model="{MODEL}"'
+        sample = f"basert_{name}_total{{{of}}} "
         return next(
             float(line.removeprefix(sample)) for line in figures.splitlines() if line.startswith(sample)
         )
@@ -206,7 +207,10 @@ async def test_a_client_that_leaves_frees_the_engine(tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             fields = {"model": MODEL, "language": "en"}
             left = asyncio.create_task(http.post(PATH, data=fields, files={"file": long(4)}))
-            while 'basert_slots_used{model="tiny-speech"} 1.0' not in (await http.get("/metrics")).text:
+            while (
+                'basert_slots_used{model="tiny-speech",replica="0"} 1.0'
+                not in (await http.get("/metrics")).text
+            ):
                 assert not left.done()
             left.cancel()
             one = await http.post(PATH, data=fields, files={"file": short()})
@@ -222,7 +226,10 @@ async def test_an_engine_that_dies(tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             fields = {"model": MODEL, "language": "en"}
             answer = asyncio.create_task(http.post(PATH, data=fields, files={"file": short()}))
-            while 'basert_slots_used{model="tiny-speech"} 1.0' not in (await http.get("/metrics")).text:
+            while (
+                'basert_slots_used{model="tiny-speech",replica="0"} 1.0'
+                not in (await http.get("/metrics")).text
+            ):
                 assert not answer.done()
             engine = next(one for one in server.processes() if "engines" in one.cmdline())
             engine.send_signal(signal.SIGKILL)

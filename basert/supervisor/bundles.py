@@ -1,0 +1,57 @@
+"""Bundles as the supervisor finds them: by a name in the store, never by a path that a client sends."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from basert import store
+from basert.errors import BundleError, ConfigError, InvalidRequest, ModelNotFound
+from basert.manifest import MANIFEST, Manifest, check_whole, digest, read_manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as it was when it was looked at."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+
+def read(path: Path) -> Bundle:
+    """Raises BundleError for one that is not whole."""
+    manifest = read_manifest(path)
+    check_whole(path, manifest)
+    return Bundle(path, manifest, digest(path))
+
+
+def find(name: str) -> Path:
+    """Where the store has the bundle of that name. Raises InvalidRequest for what is no name, ModelNotFound."""
+    try:
+        path = store.bundle_path(name)
+    except ConfigError as error:
+        raise InvalidRequest(error.message, param="model") from None
+    known = [bundle.name for bundle in store.bundles()]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known) or 'none'}."
+        raise ModelNotFound(f"This server's store has no bundle {name!r}; {hint}", param="model")
+    return path
+
+
+def keep(bundle: Bundle, folder: Path) -> None:
+    """Copy what HTTP workers read of it (all but graphs and goldens), so that each of them, whenever it starts,
+    reads what the engines run, even when the bundle was exported again. Raises BundleError."""
+    names = [file.path for file in bundle.manifest.files if "/" not in file.path]
+    try:
+        folder.mkdir(parents=True)
+        for name in (MANIFEST, *names):
+            shutil.copyfile(bundle.path / name, folder / name)
+        changed = digest(bundle.path) != bundle.digest
+    except OSError as error:
+        raise BundleError(f"{bundle.path} cannot be copied to {folder}: {error.strerror}.") from None
+    if changed:
+        raise BundleError(f"{bundle.path} was exported again just now; try again.")

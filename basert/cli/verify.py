@@ -1,4 +1,5 @@
-"""`basert verify`: every file's hash, then the golden outputs, by starting the bundle's engine once."""
+"""`basert verify`: the signature, if a key is named for it, every file's hash, then the golden outputs, by
+starting the bundle's engine once."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from basert import progress, store, transport
+from basert import progress, signing, store, transport
 from basert.cli.completion import bundle_names
 from basert.errors import BundleError
-from basert.manifest import MANIFEST, File, Manifest, read_manifest
+from basert.manifest import COMPILED, MANIFEST, SIGNATURE, File, Manifest, read_manifest
 from basert.messages import EngineReport
 
 Report = asyncio.Future[EngineReport]
@@ -21,25 +22,38 @@ Report = asyncio.Future[EngineReport]
 
 @click.command("verify")
 @click.argument("bundle", shell_complete=bundle_names)
-def command(bundle: str) -> None:
-    """Check that a BUNDLE is as it was exported: the hash of every file, and the answers of its engine."""
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check the bundle's signature with this public key first.",
+)
+def command(bundle: str, key: Path | None) -> None:
+    """Check that a BUNDLE is as it was exported: the hash of every file, and the answers of its engine.
+
+    With --key, that it is as it was signed, before anything of it is read.
+    """
     path = store.find(bundle)
+    if key is not None:
+        with progress.task("signature"):
+            signing.verify(path, key, "--key")
     manifest = read_manifest(path)
-    _check_files(path, manifest)
+    check_files(path, manifest)
     with progress.task("goldens"):
         provider = asyncio.run(_load(path))
-    files = f"{len(manifest.files)} files"
+    signed = f"signed with {key}'s other half, " * (key is not None)
+    files = f"{signed}{len(manifest.files)} files"
     click.echo(f"{manifest.name} is as it was exported: {files}, golden outputs on {provider}")
 
 
-def _check_files(bundle: Path, manifest: Manifest) -> None:
+def check_files(bundle: Path, manifest: Manifest) -> None:
+    """Raises BundleError for a file that is missing, altered, or not part of the bundle."""
     total, done = sum(file.bytes for file in manifest.files), 0
     with progress.task("files", unit="B") as show:
         for file in manifest.files:
             _check_file(bundle / file.path, file)
             done += file.bytes
             show(done, total)
-    known = {MANIFEST, *(file.path for file in manifest.files)}
+    known = {MANIFEST, SIGNATURE, *(file.path for file in manifest.files)}
     extra = sorted(_names(bundle) - known)
     if extra:
         raise BundleError(f"{bundle / extra[0]} is not part of the bundle; remove it.")
@@ -57,7 +71,9 @@ def _check_file(path: Path, expected: File) -> None:
 
 
 def _names(bundle: Path) -> set[str]:
-    return {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    """All files but what was compiled here."""
+    names = (path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
+    return {str(name) for name in names if name.parts[0] != COMPILED}
 
 
 async def _load(bundle: Path) -> str:

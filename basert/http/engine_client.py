@@ -22,7 +22,7 @@ from basert.errors import (
     Overloaded,
     Unavailable,
 )
-from basert.http import access
+from basert.http.caller import caller
 from basert.messages import (
     Cancel,
     Encode,
@@ -169,7 +169,9 @@ class EngineClient:
         Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable (the engine is away; a request
         that has generated nothing waits for it and is tried once more), EngineFailed (lost after that).
         """
-        tally = access.tally.get()
+        who = caller.get()
+        lane = max(request.priority, who.key.priority)  # the less urgent one
+        request = msgspec.structs.replace(request, priority=lane)
         generated = retried = False
         while True:
             link = await self._connected(RETRY_PATIENCE if retried else 0.0)
@@ -180,7 +182,7 @@ class EngineClient:
                     assert isinstance(said, kind)
                     if isinstance(said, Tokens):
                         generated = True
-                        tally.tokens += len(said.tokens)
+                        who.tokens += len(said.tokens)
                     yield said
                     if _is_last(said):
                         return

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from basert import manifest, text
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
+from basert.http.caller import caller
 from basert.http.engine_client import EngineClient
 from basert.messages import EngineInfo, ModelState, Reload, Watch, WorkerReport
 from basert.messages import Models as ModelsMessage
@@ -106,7 +107,8 @@ class Models:
         self._connection = await self._watch()
         for message in await self._connection.receive():
             self._apply(message)
-        for model in self.all():
+        self._reload()  # what changed between this worker's birth and its connection
+        for model in self._models.values():
             await asyncio.to_thread(model.prepare)
         self._report()
         self._task = asyncio.create_task(self._follow(), name="models")
@@ -114,7 +116,7 @@ class Models:
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        for model in self.all():
+        for model in self._models.values():
             model.engine.close()
         if self._connection is not None:
             self._connection.close()
@@ -123,16 +125,18 @@ class Models:
         """By name or alias. Raises ModelNotFound, InvalidRequest when no name is given."""
         if not name:
             raise InvalidRequest("you must provide a model parameter", param="model")
-        for model in self._models.values():
+        for model in self.all():
             if name == model.name or name in model.aliases:
                 return model
-        served = ", ".join(self._models) or "none"
+        served = ", ".join(model.name for model in self.all()) or "none"
         raise ModelNotFound(
             f"The model {name!r} is not served here; this server has {served}.", param="model"
         )
 
     def all(self) -> list[Model]:
-        return list(self._models.values())
+        """All that exist for whoever sent the request at hand: the others are as if they were not served."""
+        key = caller.get().key
+        return [one for one in self._models.values() if key.allowed(one.name, *one.aliases)]
 
     @contextlib.contextmanager
     def open_request(self) -> Iterator[None]:
@@ -180,8 +184,11 @@ class Models:
             if message.draining:
                 self._drain(message.drain_seconds)
         elif isinstance(message, Reload):
-            for callback in self.on_reload:
-                callback()
+            self._reload()
+
+    def _reload(self) -> None:
+        for callback in self.on_reload:
+            callback()
 
     def end_within(self, seconds: float) -> None:
         """What is open then is ended. A second call can only bring that nearer."""
@@ -199,7 +206,7 @@ class Models:
         self._report()
 
     def _expire(self) -> None:
-        for model in self.all():
+        for model in self._models.values():
             model.engine.end(_shutting_down())
 
     def _report(self) -> None:

@@ -53,7 +53,7 @@ class Run:
         self.plan = plan
         self._model = model
         self._service = service
-        self._meter = service.metrics.meter(model.name)
+        self._meter = service.meter(model)
         self._started = started
         self._generated = 0
         self._cached: dict[int, int] = {}  # prompt tokens that no answer to it computed, by prompt
@@ -76,8 +76,8 @@ class Run:
 
         Raises what the engine client raises, and RequestTimeout. Closed, it cancels all choices.
         """
-        tokens = sum(map(len, self.plan.prompts))
-        with self._service.engaged(self._model, tokens, self._started):
+        tokens, most = sum(map(len, self.plan.prompts)), sum(self.plan.max_tokens) * self.plan.n
+        with self._service.engaged(self._model, tokens, self._started, most):
             async with aclosing(self._merged()) as merged:
                 async for batch in merged:
                     for piece in batch:

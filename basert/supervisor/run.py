@@ -26,6 +26,7 @@ from basert.supervisor.control import Control
 from basert.supervisor.engine import Engine, Served
 from basert.supervisor.folder import CONFIG, CONTROL
 from basert.supervisor.http import HttpServer
+from basert.supervisor.keys import KeysInForce
 from basert.supervisor.notify import Notifier
 from basert.supervisor.restarts import Kept
 
@@ -58,6 +59,7 @@ class Supervisor:
         ]
         self._http = HttpServer(config, folder, listener, output)
         self._control = Control(self._engines, self._models, self._check)
+        self._keys = KeysInForce(config, folder, lambda: self._control.tell_workers(Reload()))
         self._ready = False
         self._drain_seconds: float | None = None  # None: not draining
         self._stops = 0  # how often it was asked to end
@@ -71,18 +73,21 @@ class Supervisor:
         self._handle_signals()
         try:
             (self._folder / CONFIG).write_bytes(configuration.to_json(self._config))
+            self._keys.read()
             await self._control.start(self._folder / CONTROL)
         except OSError as error:
             raise ConfigError(
                 f"{self._folder} cannot be written ({error.strerror}); mend --run-dir."
             ) from None
         watchdog = asyncio.create_task(self._notifier.keep_watchdog(), name="watchdog")
+        key_watch = asyncio.create_task(self._keys.watch(), name="key file")
         kept = [asyncio.create_task(one.run(), name=one.what) for one in (*self._engines, self._http)]
         try:
             await self._until_over(kept)
         finally:
             await self._end(kept)
             watchdog.cancel()
+            key_watch.cancel()
 
     async def _until_over(self, kept: list[asyncio.Task[None]]) -> None:
         """Wait for a signal to end. Raises Unavailable when no model, or no HTTP server, is left."""
@@ -163,8 +168,7 @@ class Supervisor:
             self._notifier.reloading()
         try:
             self._output.reopen()
-            self._config.read_keys()
-            self._control.tell_workers(Reload())
+            self._keys.read()
             _log.info("log file and keys were read again")
         except (OSError, BasertError) as error:
             _log.error("nothing was reloaded: %s", error)

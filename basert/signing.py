@@ -3,7 +3,7 @@
     <bundle>/model.sig    the SHA-256 of every other file of the bundle, signed
 
 What is in `compiled/` was made on the host that runs the bundle, and is signed by nobody: whoever asks for
-signatures has it kept elsewhere (`folder_for_compiled`). Knows files and hashes, and reads no bundle: it is
+signatures has it kept elsewhere (`engine_flags`). Knows files and hashes, and reads no bundle: it is
 checked before anything of it is parsed. The library is loaded when it is needed (extra `signing`).
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from basert import store
 from basert.errors import BundleError, ConfigError
-from basert.manifest import COMPILED, SIGNATURE
+from basert.manifest import COMPILED, SIGNATURE, digest
 
 
 def sign(bundle: Path, key: Path) -> None:
@@ -93,9 +93,9 @@ def make_pair(file: Path) -> Path:
     return public
 
 
-def folder_for_compiled(digest: str) -> Path:
-    """Where a host keeps what it compiled of a bundle that has to be signed. digest: the bundle's."""
-    return store.store_root() / f".{COMPILED}" / digest[:24]
+def engine_flags(bundle: Path) -> list[str]:
+    """For the engine of a bundle that has to be signed: what it compiles lies elsewhere in the store."""
+    return ["--compiled", str(store.store_root() / f".{COMPILED}" / digest(bundle)[:24])]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +134,23 @@ def test_what_is_no_key_is_told(bundle: Path, tmp_path: Path, content: bytes) ->
         signing.sign(bundle, wrong)
     with pytest.raises(ConfigError, match=r"--key .*none cannot be read: No such file"):
         signing.verify(bundle, tmp_path / "none", "--key")
+
+
+def test_without_the_extra_it_is_named(bundle: Path, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    with pytest.raises(ConfigError, match=r"pip install 'basert\[signing\]'"):
+        signing.verify(bundle, public)
+
+
+async def test_what_is_compiled_of_a_signed_bundle_lies_elsewhere(
+    bundle: Path, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever brings a bundle may bring native code in compiled/."""
+    monkeypatch.setenv("BASERT_HOME", str(tmp_path / "store"))
+    with Server([bundle], ["--require-signature", str(public)]) as server:
+        command = engine_of(server).cmdline()
+    folder = Path(command[command.index("--compiled") + 1])
+    assert folder.parent == tmp_path / "store/.compiled"
 
 
 def test_a_pair_overwrites_nothing(private: Path) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -39,7 +40,7 @@ def command(bundle: str, key: Path | None) -> None:
     manifest = read_manifest(path)
     check_files(path, manifest)
     with progress.task("goldens"):
-        provider = asyncio.run(_load(path))
+        provider = asyncio.run(_load(path, () if key is None else signing.engine_flags(path)))
     signed = f"signed with {key}'s other half, " * (key is not None)
     files = f"{signed}{len(manifest.files)} files"
     click.echo(f"{manifest.name} is as it was exported: {files}, golden outputs on {provider}")
@@ -76,8 +77,11 @@ def _names(bundle: Path) -> set[str]:
     return {str(name) for name in names if name.parts[0] != COMPILED}
 
 
-async def _load(bundle: Path) -> str:
-    """Let an engine load the bundle, which checks its goldens, then end it. Returns what ran it."""
+async def _load(bundle: Path, more: Sequence[str]) -> str:
+    """Let an engine load the bundle, which checks its goldens, then end it. Returns what ran it.
+
+    more: flags for the engine.
+    """
     report: Report = asyncio.get_running_loop().create_future()
 
     async def listen(engine: transport.Connection) -> None:
@@ -89,7 +93,7 @@ async def _load(bundle: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="basert-") as folder:
         control = Path(folder, "control")
         async with await transport.serve(control, listen):
-            log = await _run_engine(bundle, Path(folder, "engine"), control, report)
+            log = await _run_engine(bundle, Path(folder, "engine"), control, report, more)
     if not report.done():
         raise BundleError(f"the engine of {bundle} ended before it was loaded: {log}")
     outcome = report.result()
@@ -98,11 +102,13 @@ async def _load(bundle: Path) -> str:
     return outcome.info.provider
 
 
-async def _run_engine(bundle: Path, requests: Path, control: Path, report: Report) -> str:
+async def _run_engine(
+    bundle: Path, requests: Path, control: Path, report: Report, more: Sequence[str]
+) -> str:
     """One engine process until it has reported, or ended by itself. Returns the last line it logged."""
     flags = ["--bundle", str(bundle), "--socket", str(requests), "--control", str(control), "--slots", "1"]
     engine = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "engines", *flags, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "engines", *flags, *more, stderr=asyncio.subprocess.PIPE
     )
     output = asyncio.ensure_future(engine.communicate())
     await asyncio.wait((report, output), return_when=asyncio.FIRST_COMPLETED)

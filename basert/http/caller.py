@@ -25,15 +25,15 @@ class Caller:
         self.tokens = 0  # generated
 
     @contextmanager
-    def reserved(self, prompt: int, most: int) -> Iterator[None]:
-        """Around a request's time with an engine. prompt: its tokens; most: those it may have generated.
+    def reserved(self, prompt: int, expected: int) -> Iterator[None]:
+        """Around a request's time with an engine. prompt: its tokens; expected: to be generated.
 
         Raises TokensExceeded, TooManyTokens.
         """
         if self.allowance is None:
             yield
             return
-        before, amount = self.tokens, self.allowance.reserve(prompt, most)
+        before, amount = self.tokens, self.allowance.reserve(prompt, expected)
         try:
             yield
         finally:

@@ -64,16 +64,16 @@ class Allowance:
             )
         self._counted = True
 
-    def reserve(self, prompt: int, most: int) -> int:
-        """Take the tokens of a prompt, and those that may be generated. Returns how many were taken.
+    def reserve(self, prompt: int, expected: int) -> int:
+        """Take the tokens of a prompt, and those that are expected for answers. Returns how many were taken.
 
-        Raises TokensExceeded; TooManyTokens where waiting would not help. A request that may take more than
+        Raises TokensExceeded; TooManyTokens where waiting would not help. A request that expects more than
         a minute's tokens waits for a full bucket: what it uses beyond is missing afterwards.
         """
         limit = self._limits.tokens
         if limit is None:
             return 0
-        amount = max(1, min(prompt + most, limit))
+        amount = max(1, min(prompt + expected, limit))
         if prompt > limit:
             self._uncount()
             raise TooManyTokens(

@@ -112,5 +112,5 @@ class Quotas:
         with self._locked(_SALT_LOCK):
             if os.fstat(self._file).st_size < _SIZE:
                 os.pwrite(self._file, os.urandom(_SALT), 0)
-                os.truncate(self._file, _SIZE)
+                os.posix_fallocate(self._file, 0, _SIZE)  # or a full disk would be met in the map, by SIGBUS
             return os.pread(self._file, _SALT, 0)

@@ -25,6 +25,7 @@ class Plan:
 
     prompts: Sequence[list[int]]
     max_tokens: Sequence[int]  # for each prompt
+    expected: int  # tokens that all answers together are taken to have, before they have come about
     n: int
     sampling: Sampling
     stops: Sequence[str]
@@ -76,8 +77,8 @@ class Run:
 
         Raises what the engine client raises, and RequestTimeout. Closed, it cancels all choices.
         """
-        tokens, most = sum(map(len, self.plan.prompts)), sum(self.plan.max_tokens) * self.plan.n
-        with self._service.engaged(self._model, tokens, self._started, most):
+        tokens = sum(map(len, self.plan.prompts))
+        with self._service.engaged(self._model, tokens, self._started, self.plan.expected):
             async with aclosing(self._merged()) as merged:
                 async for batch in merged:
                     for piece in batch:

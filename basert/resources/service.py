@@ -33,16 +33,16 @@ class Service:
         return parse(await read_body(req, self.config), kind, max_depth=self.config.max_json_depth)
 
     @contextmanager
-    def engaged(self, model: Model, tokens: int, started: float, most: int = 0) -> Iterator[None]:
+    def engaged(self, model: Model, tokens: int, started: float, expected: int = 0) -> Iterator[None]:
         """Around a request's time with an engine: a drain waits for it, and it is counted by how it ends.
 
-        tokens: of its prompts; most: that it may have generated; started: its arrival, by time.perf_counter.
+        tokens: of its prompts; expected: to be generated; started: its arrival, by time.perf_counter.
         Raises TokensExceeded when whoever sent it has used up its limit; any error becomes a BasertError.
         """
         outcome, meter = "cancelled", self.meter(model)
         meter.begin(tokens)
         try:
-            with caller.get().reserved(tokens, most), self.models.open_request():
+            with caller.get().reserved(tokens, expected), self.models.open_request():
                 yield
             outcome = "ok"
         except Exception as error:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from basert import manifest, signing
+from basert import signing
 from basert.config import ServeConfig
 from basert.errors import BasertError
 from basert.logs import Output
@@ -189,8 +189,7 @@ class Engine(Kept):
         if not config.prefix_cache:
             command.append("--no-prefix-cache")
         if config.require_signature is not None:
-            compiled = signing.folder_for_compiled(manifest.digest(Path(self.state.bundle)))
-            command += ["--compiled", str(compiled)]
+            command += signing.engine_flags(Path(self.state.bundle))
         if config.prefix_cache_file is not None:
             command += ["--prefix-cache-file", str(self._prefix_file(config.prefix_cache_file))]
         return command

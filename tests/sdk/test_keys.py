@@ -17,6 +17,7 @@ all                name=all  requests-per-minute=6000
 one                name=one  models=ti*
 quick              name=quick  requests-per-minute=120
 few-tokens         name=few  tokens-per-minute=60
+chatty             name=chatty  tokens-per-minute=1200
 """
 
 
@@ -106,6 +107,14 @@ def test_tokens_run_out(server: Server) -> None:
         say_until_refused(few)
     assert refused.value.type == "tokens"
     assert "60 tokens per minute" in refused.value.message
+
+
+def test_who_names_no_max_tokens_need_not_wait_for_a_full_bucket(server: Server) -> None:
+    chatty = client(server, "chatty")
+    for _ in range(3):
+        answer = chatty.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
+        assert answer.usage is not None
+        assert answer.usage.total_tokens < 150
 
 
 def test_one_key_does_not_find_what_another_has_kept(server: Server) -> None:

@@ -6,7 +6,7 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
   engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
   engine -> supervisor    EngineReport while it loads, then Stats when asked
   worker -> supervisor    Watch (first, once), WorkerReport
-  supervisor -> worker    Models whenever something changed, Reload on SIGHUP
+  supervisor -> worker    Models whenever something changed, Reload when other keys are in force
   supervisor -> engine    StatsRequest (also its heartbeat), Drain
 """
 

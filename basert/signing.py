@@ -83,7 +83,9 @@ def make_pair(file: Path) -> Path:
         key = ec.generate_private_key(ec.SECP256R1())
     private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     shown = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    for path, content, mode in ((file, private, 0o600), (public, shown, 0o644)):
+    for path, content, mode in ((public, shown, 0o644), (file, private, 0o600)):
+        if file.exists():
+            raise ConfigError(f"{file} is there already; choose another name.")
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         except OSError as error:

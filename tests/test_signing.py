@@ -155,7 +155,7 @@ async def test_what_is_compiled_of_a_signed_bundle_lies_elsewhere(
 
 def test_a_pair_overwrites_nothing(private: Path) -> None:
     before = private.read_bytes()
-    with pytest.raises(ConfigError, match="File exists"):
+    with pytest.raises(ConfigError, match="is there already"):
         signing.make_pair(private)
     assert private.read_bytes() == before
 

@@ -16,7 +16,7 @@ def command() -> None:
     """Make API keys, and pairs of keys to sign bundles with."""
 
 
-@command.command("new")
+@command.command("new", short_help="Print a fresh API key and its line for the key file.")
 @click.option("--name", metavar="NAME", help="What the key is called in logs and figures.")
 @click.option("--admin", is_flag=True, help="It may do what only administrators may.")
 @click.option("--models", metavar="NAMES", help="Models it may use, with commas; * stands for anything.")
@@ -59,7 +59,7 @@ def _append(file: Path, line: str) -> None:
         raise ConfigError(f"--file {file} is not UTF-8 text.") from None
 
 
-@command.command("pair")
+@command.command("pair", short_help="Make a pair of keys to sign and verify bundles with.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def pair(file: Path) -> None:
     """Make a pair of keys: FILE signs bundles and is to be kept secret, FILE.pub verifies them."""

@@ -41,9 +41,14 @@ def command(bundle: str, key: Path | None) -> None:
     check_files(path, manifest)
     with progress.task("goldens"):
         provider = asyncio.run(_load(path, () if key is None else signing.engine_flags(path)))
-    signed = f"signed with {key}'s other half, " * (key is not None)
-    files = f"{signed}{len(manifest.files)} files"
-    click.echo(f"{manifest.name} is as it was exported: {files}, golden outputs on {provider}")
+    files = f"{len(manifest.files)} files, golden outputs on {provider}{_signed(path, key)}"
+    click.echo(f"{manifest.name} is as it was exported: {files}")
+
+
+def _signed(bundle: Path, key: Path | None) -> str:
+    if key is not None:
+        return f", signed with the other half of {key}"
+    return "; its signature was not checked (--key)" if (bundle / SIGNATURE).exists() else ""
 
 
 def check_files(bundle: Path, manifest: Manifest) -> None:

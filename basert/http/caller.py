@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from basert.errors import EngineFailed, Overloaded, Unavailable
 from basert.http.limiting import Allowance
 from basert.keys import ANYBODY, Key
 
@@ -36,6 +37,10 @@ class Caller:
         before, amount = self.tokens, self.allowance.reserve(prompt, expected)
         try:
             yield
+        except (EngineFailed, Overloaded, Unavailable):
+            if self.tokens == before:
+                prompt = 0  # nothing was done for it
+            raise
         finally:
             self.allowance.settle(amount, prompt + self.tokens - before)
 

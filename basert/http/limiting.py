@@ -1,7 +1,7 @@
 """How much a key, or an address on an open server, may use in a minute: requests and tokens.
 
-A request is counted when it comes. Its tokens are reserved by what they may come to when it goes to the
-engine, and corrected by what they came to when it ends. Every answer of whoever is limited tells in OpenAI's
+A request is counted when it comes. Its tokens are reserved when it goes to the engine, by what they are
+expected to be, and corrected when it ends, by what they were. Every answer of whoever is limited tells in OpenAI's
 headers what is left.
 """
 

@@ -109,7 +109,7 @@ def _send_error(req: Request, resp: Response, error: BasertError) -> None:
     resp.status = error.status
     if error.status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
-    if error.retry_after is not None or error.status in (429, 503):
+    if error.retry_after is not None or (error.status in (429, 503) and error.should_retry is not False):
         resp.set_header("Retry-After", str(max(1, math.ceil(error.retry_after or 0))))
     if error.retry_after is not None:
         resp.set_header("retry-after-ms", str(math.ceil(error.retry_after * 1000)))

@@ -21,7 +21,7 @@ from basert.manifest import COMPILED, SIGNATURE, digest
 
 def sign(bundle: Path, key: Path) -> None:
     """Write the signature of all files. Raises BundleError, ConfigError."""
-    with _library(key, "--key"):
+    with _library(key, "private", "--key"):
         from model_signing import signing
 
         from basert.digests import OncePerChange
@@ -43,7 +43,7 @@ def verify(bundle: Path, public_key: Path, flag: str = "--require-signature") ->
     ConfigError, with the flag that named it, for a key that is none. May take long: files are hashed that
     have changed since this process hashed them last.
     """
-    with _library(public_key, flag):
+    with _library(public_key, "public", flag):
         from model_signing import verifying
 
         from basert.digests import OncePerChange
@@ -67,7 +67,7 @@ def verify(bundle: Path, public_key: Path, flag: str = "--require-signature") ->
 
 def check_key(public_key: Path, flag: str) -> None:
     """Raises ConfigError for a file that is no public key, or where the library is missing."""
-    with _library(public_key, flag):
+    with _library(public_key, "public", flag):
         from model_signing import verifying
 
         verifying.Config().use_elliptic_key_verifier(public_key=public_key)
@@ -76,7 +76,7 @@ def check_key(public_key: Path, flag: str) -> None:
 def make_pair(file: Path) -> Path:
     """Write a private key to `file` and the public one beside it; returns that path. Raises ConfigError."""
     public = file.with_name(f"{file.name}.pub")
-    with _library(file, "the key"):
+    with _library(file, "private", "the key"):
         from cryptography.hazmat.primitives import serialization as form
         from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -101,8 +101,8 @@ def engine_flags(bundle: Path) -> list[str]:
 
 
 @contextmanager
-def _library(key: Path, flag: str) -> Iterator[None]:
-    """Around imports, and the reading of a key."""
+def _library(key: Path, what: str, flag: str) -> Iterator[None]:
+    """Around imports, and the reading of a key. what: "public" | "private" """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -112,8 +112,8 @@ def _library(key: Path, flag: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise ConfigError(f"{flag} {key} cannot be read: {error.strerror}.") from None
-    except (ValueError, TypeError):
+    except Exception as error:  # what is wrong with a key, the library says in many ways
         raise ConfigError(
-            f"{flag} {key} is no key that fits: an elliptic curve key in PEM without a passphrase is wanted; "
-            "`basert key pair` makes a pair."
-        ) from None
+            f"{flag} {key} is no key that fits: the {what} key of a pair on P-256, P-384 or P-521 is "
+            "wanted, in PEM and without a passphrase; `basert key pair` makes one."
+        ) from error

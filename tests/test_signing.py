@@ -128,12 +128,33 @@ def test_keys_that_openssl_made(bundle: Path, tmp_path: Path) -> None:
 def test_what_is_no_key_is_told(bundle: Path, tmp_path: Path, content: bytes) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"--key .*wrong is no key that fits: .* `basert key pair`"):
+    with pytest.raises(
+        ConfigError, match=r"--key .*wrong is no key that fits: the public key .* `basert key pair`"
+    ):
         signing.verify(bundle, wrong, "--key")
-    with pytest.raises(ConfigError, match=r"--key .*wrong is no key that fits"):
+    with pytest.raises(ConfigError, match=r"--key .*wrong is no key that fits: the private key"):
         signing.sign(bundle, wrong)
     with pytest.raises(ConfigError, match=r"--key .*none cannot be read: No such file"):
         signing.verify(bundle, tmp_path / "none", "--key")
+
+
+def test_keys_of_other_kinds_are_told(bundle: Path, private: Path, public: Path, tmp_path: Path) -> None:
+    key, other = tmp_path / "k.pem", tmp_path / "k.pub"
+    for command in (
+        f"openssl genrsa -out {key} 2048",
+        f"openssl ecparam -name secp256k1 -genkey -noout -out {key}",
+        f"openssl ec -in {private} -aes128 -passout pass:x -out {key}",
+    ):
+        subprocess.run(command.split(), check=True, capture_output=True)
+        with pytest.raises(ConfigError, match="is no key that fits"):
+            signing.sign(bundle, key)
+    subprocess.run(f"openssl genrsa -out {key} 2048".split(), check=True, capture_output=True)
+    subprocess.run(f"openssl rsa -in {key} -pubout -out {other}".split(), check=True, capture_output=True)
+    for wrong in (other, private):  # instead of the public key of such a pair
+        with pytest.raises(ConfigError, match="is no key that fits"):
+            signing.verify(bundle, wrong)
+    with pytest.raises(ConfigError, match="is no key that fits"):
+        signing.sign(bundle, public)
 
 
 def test_without_the_extra_it_is_named(bundle: Path, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:

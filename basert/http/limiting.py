@@ -1,8 +1,8 @@
 """How much a key, or an address on an open server, may use in a minute: requests and tokens.
 
 A request is counted when it comes. Its tokens are reserved when it goes to the engine, by what they are
-expected to be, and corrected when it ends, by what they were. Every answer of whoever is limited tells in OpenAI's
-headers what is left.
+expected to be, and corrected when it ends, by what they were. Whoever is limited is told in OpenAI's headers,
+with every answer, what is left.
 """
 
 from __future__ import annotations

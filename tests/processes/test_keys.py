@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from tests.processes.live import workers_of
 from tests.serving import Server
+from tests.tiny import write_testing_bundle
 
 SHORT = {"model": "tiny", "prompt": "hello", "max_tokens": 2, "ignore_eos": True}
 
@@ -151,6 +153,34 @@ def test_the_tokens_of_a_limit_are_reserved_and_then_corrected(
         assert (too_large.status_code, too_large.headers["x-should-retry"]) == (429, "false")
         assert "Request too large for this key" in too_large.json()["error"]["message"]
         assert "retry-after" not in too_large.headers
+
+
+async def test_a_key_of_the_batch_lane_waits_for_all_others(
+    tmp_path: Path, flags: list[str], file: Path
+) -> None:
+    one_slot = write_testing_bundle(tmp_path, step_seconds=0.02, slots=1, max_context=20_000)
+    file.write_text("day\nnight  priority=batch\n")
+    ended = list[str]()
+    with Server([one_slot], flags) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client, asyncio.TaskGroup() as group:
+
+            async def ask(key: str, **fields: Any) -> None:
+                headers = {"Authorization": f"Bearer {key}"}
+                await client.post("/v1/completions", json=SHORT | fields, headers=headers)
+                ended.append(key)
+
+            async def until_engine_has(figure: str) -> None:
+                while figure not in (await client.get("/metrics")).text.splitlines():
+                    await asyncio.sleep(0.01)
+
+            first = group.create_task(ask("day", max_tokens=10_000))
+            await until_engine_has('basert_running_requests{model="tiny"} 1.0')
+            group.create_task(ask("night", priority=0))  # whatever it asks for
+            await until_engine_has('basert_waiting_requests{model="tiny"} 1.0')
+            group.create_task(ask("day"))
+            await until_engine_has('basert_waiting_requests{model="tiny"} 2.0')
+            first.cancel()
+    assert ended == ["day", "night"]
 
 
 def test_an_open_server_limits_by_address(bundle: Path, run_dir: Path) -> None:

@@ -17,7 +17,8 @@ COMMANDS = {
     "pull": ("basert.cli.pull", "Fetch a checkpoint without exporting it; --list shows the starter models."),
     "list": ("basert.cli.list", "List the bundles in the store."),
     "inspect": ("basert.cli.inspect", "Show a bundle: graphs, shapes, sizes, parity, provenance."),
-    "verify": ("basert.cli.verify", "Check a bundle's hashes and golden outputs."),
+    "verify": ("basert.cli.verify", "Check a bundle's signature, hashes and golden outputs."),
+    "sign": ("basert.cli.sign", "Sign a bundle, so that others can tell that it is yours."),
     "buckets": ("basert.cli.buckets", "Suggest an encoder's buckets from what a server saw."),
     "remove": ("basert.cli.remove", "Remove a bundle from the store."),
     "load": ("basert.cli.load", "Have a running server load a model."),
@@ -27,6 +28,7 @@ COMMANDS = {
     "complete": ("basert.cli.complete", "Complete a prompt; reads and writes pipes."),
     "transcribe": ("basert.cli.transcribe", "Write down what recordings say; text, subtitles or JSON."),
     "bench": ("basert.cli.bench", "Measure a running server or a bundle."),
+    "key": ("basert.cli.key", "Make API keys, and pairs of keys to sign bundles with."),
     "completion": ("basert.cli.completion", "Print a shell completion script."),
 }
 HIDDEN = {"bench-peers": "basert.cli.bench_peers"}  # what only a checkout needs (`make bench-peers`)

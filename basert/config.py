@@ -15,8 +15,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from basert import cpus, settings
+from basert import cpus, keys, settings, signing
 from basert.errors import ConfigError
+from basert.keys import MOST_PER_MINUTE, Key
 from basert.paths import expand
 from basert.reasoning import formats as reasoning
 from basert.settings import Help, Loaded
@@ -28,10 +29,23 @@ class AppConfig:
     """What the HTTP app reads."""
 
     api_key: Annotated[
-        tuple[str, ...], Help("A key clients send as bearer token; repeats.", secret=True)
+        tuple[str, ...], Help("A key clients send as bearer token, or sha256:HASH; repeats.", secret=True)
     ] = ()
     api_key_file: Annotated[
-        Path | None, Help("A file of such keys, one a line, # comments; read again on SIGHUP.")
+        Path | None,
+        Help("A file of keys, one a line, and what each may do; read again when it changes, and on SIGHUP."),
+    ] = None
+    rate_limit: Annotated[
+        int | None,
+        Help("Requests a minute from one address, on a server without keys.", least=1, most=MOST_PER_MINUTE),
+    ] = None
+    rate_limit_tokens: Annotated[
+        int | None,
+        Help("Tokens a minute for one address, on a server without keys.", least=1, most=MOST_PER_MINUTE),
+    ] = None
+    client_address_header: Annotated[
+        str | None,
+        Help("Header in which the proxy before this server names its client, as X-Forwarded-For."),
     ] = None
     protect_metrics: Annotated[bool, Help("Ask for a key at /metrics as well.")] = False
     max_tokens: Annotated[
@@ -82,19 +96,9 @@ class AppConfig:
         ),
     ] = "auto"
 
-    def read_keys(self) -> tuple[str, ...]:
+    def read_keys(self) -> list[Key]:
         """The keys in force now: those given directly and those in the file. Raises ConfigError."""
-        if self.api_key_file is None:
-            return self.api_key
-        try:
-            lines = [line.strip() for line in self.api_key_file.read_text().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            why = settings.reason(error)
-            raise ConfigError(f"--api-key-file {self.api_key_file} cannot be read: {why}.") from None
-        keys = tuple(line for line in lines if line and not line.startswith("#"))
-        if not keys:
-            raise ConfigError(f"--api-key-file {self.api_key_file} holds no key; write one a line.")
-        return self.api_key + keys
+        return keys.read(self.api_key, self.api_key_file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,9 @@ class ServeConfig(AppConfig):
     served_model_name: Annotated[
         tuple[str, ...], Help("What clients call the model; repeats; only with a single model.")
     ] = ()
+    require_signature: Annotated[
+        Path | None, Help("Serve only bundles that were signed with the other half of this public key.")
+    ] = None
     host: Annotated[str, Help("Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Help("Port to listen on; 0 takes a free one.", least=0, most=65535)] = 8080
     workers: Annotated[
@@ -228,7 +235,19 @@ def _check_together(loaded: Loaded[ServeConfig]) -> None:
     _check_cpus(config, sources)
     _check_aliases(config.alias, sources)
     _check_prefix_file(config.prefix_cache_file, loaded)
-    config.read_keys()
+    if config.require_signature is not None:
+        signing.check_key(config.require_signature, f"--require-signature ({sources['require_signature']})")
+    _check_limits(config, sources, is_open=not config.read_keys())
+
+
+def _check_limits(config: ServeConfig, sources: Mapping[str, str], *, is_open: bool) -> None:
+    for name in ("rate_limit", "rate_limit_tokens"):
+        if getattr(config, name) is not None and not is_open:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(
+                f"{flag} ({sources[name]}) is for a server without keys; leave it out, and write "
+                "requests-per-minute= and tokens-per-minute= behind a key in --api-key-file."
+            )
 
 
 def _check_prefix_file(path: Path | None, loaded: Loaded[ServeConfig]) -> None:

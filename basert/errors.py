@@ -16,6 +16,10 @@ BasertError                     500
 ├── PayloadTooLarge             413
 ├── HeadersTooLarge             431
 ├── Overloaded                  429  the queue is full; Retry-After
+├── RateLimited                 429  a key, or an address, has used up its minute; Retry-After
+│   ├── RequestsExceeded        429  … its requests
+│   └── TokensExceeded          429  … its tokens
+│       └── TooManyTokens       429  one request wants more than a minute has: no retry helps
 ├── Unavailable                 503  model loading, engine restarting, draining; Retry-After
 ├── EngineFailed                500  the engine died or failed while this request ran
 ├── NotInstalled            501  packages of one of basert's extras are not on this host
@@ -118,6 +122,25 @@ class Overloaded(BasertError):
     status = 429
     type = "rate_limit_error"
     default_code = "queue_full"
+
+
+class RateLimited(BasertError):
+    """Its `type` names what is used up, as OpenAI has it."""
+
+    status = 429
+    default_code = "rate_limit_exceeded"
+
+
+class RequestsExceeded(RateLimited):
+    type = "requests"
+
+
+class TokensExceeded(RateLimited):
+    type = "tokens"
+
+
+class TooManyTokens(TokensExceeded):
+    should_retry = False
 
 
 class Unavailable(BasertError):

@@ -8,6 +8,7 @@
       golden/decoder.json                Golden, or for encoders
       golden/encoder.json                EncoderGolden, or for speech
       golden/speech.json                 SpeechGolden: checked whenever an engine loads the bundle
+      model.sig                          a signature of all files above (optional)
 
 A bundle is written under a temporary name beside its place and renamed last: a folder with a
 manifest.json is whole.
@@ -32,6 +33,8 @@ PARITY = "parity.json"
 GOLDEN = "golden/decoder.json"
 ENCODER_GOLDEN = "golden/encoder.json"
 SPEECH_GOLDEN = "golden/speech.json"
+COMPILED = "compiled"  # a folder: what runtimes made of the bundle on this host; no part of it
+SIGNATURE = "model.sig"  # basert.signing; optional, and in no manifest
 
 
 class File(msgspec.Struct, frozen=True):

@@ -6,7 +6,8 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
   engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
   engine -> supervisor    EngineReport while it loads, then Stats when asked
   worker -> supervisor    Watch (first, once), WorkerReport, Prepared, Usage, orders: LoadModel and its like
-  supervisor -> worker    Models whenever something changed, Outcome of an order, UsageRequest, Reload on SIGHUP
+  supervisor -> worker    Models whenever something changed, Outcome of an order, UsageRequest, Reload when
+                          other keys are in force
   supervisor -> engine    StatsRequest (also its heartbeat), Drain
 """
 

@@ -130,6 +130,7 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         speculation=args.speculation,
         prefix_cache=args.prefix_cache,
         prefix_cache_file=args.prefix_cache_file,
+        compiled=args.compiled,
         batch_wait=args.batch_wait / 1000,
     )
 
@@ -160,6 +161,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--provider", default=AUTO, help="which of the bundle's graphs to run [auto: the fastest here]")
     add("--prefix-cache", action=argparse.BooleanOptionalAction, default=True, help="reuse common beginnings")
     add("--prefix-cache-file", type=Path, help="keep what is cached here from one start to the next")
+    add("--compiled", type=Path, help="where what is compiled for this host is kept [the bundle's compiled/]")
     add(
         "--batch-wait",
         type=_milliseconds,

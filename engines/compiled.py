@@ -1,6 +1,6 @@
 """What a runtime compiled on this host, kept beside the bundle from one start to the next.
 
-    <bundle>/compiled/<key>/    key: a hash of the facts
+    <bundle>/compiled/<key>/    key: a hash of the facts; --compiled names another folder for it
       facts.json                Entry: what it was compiled from and for, and the sizes of its files
       …                         the runtime's own files
 
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import msgspec
 
-from basert.manifest import Graph, Manifest
+from basert.manifest import COMPILED, Graph, Manifest
 from engines.sessions.instructions import CPUINFO
 
-FOLDER = "compiled"
+FOLDER = COMPILED
 FACTS = "facts.json"
 
 _log = logging.getLogger(__name__)
@@ -39,8 +39,9 @@ class Entry(msgspec.Struct, frozen=True):
 class Compiled:
     """One graph's compiled forms."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, graph: Graph) -> None:
-        self._folder = bundle / FOLDER
+    def __init__(self, bundle: Path, manifest: Manifest, graph: Graph, folder: Path | None = None) -> None:
+        """folder: where they are kept, if not in the bundle."""
+        self._folder = folder or bundle / FOLDER
         self._facts = {
             "graph": _digest(manifest, graph),
             "target": graph.target,
@@ -87,7 +88,7 @@ class Compiled:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
         try:
-            self._folder.mkdir(exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             file = (self._folder / ".lock").open("a")
         except OSError as error:
             _log.info("%s cannot be written (%s): nothing compiled is kept", self._folder, error.strerror)

@@ -39,6 +39,7 @@ class EngineConfig:
     prefix_cache: bool = True
     speculation: bool = True
     prefix_cache_file: Path | None = None
+    compiled: Path | None = None  # where what runtimes compile is kept; None: in the bundle
     batch_wait: float = 0.0  # seconds that an encoder's input may wait for company
 
 
@@ -61,7 +62,7 @@ class Start:
         return open_session(path, graph, kv, options)
 
     def compiled(self, graph: Graph) -> Compiled:
-        return Compiled(self.config.bundle, self.manifest, graph)
+        return Compiled(self.config.bundle, self.manifest, graph, self.config.compiled)
 
 
 def load(

@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 
-from basert import config, logs, settings, store
+from basert import config, logs, progress, settings, signing, store
 from basert.cli.completion import bundle_names
 from basert.cli.rooms import check_audio_extra, find_bundle
 from basert.cli.welcome import print_welcome
 from basert.config import ServeConfig
 from basert.errors import ConfigError
+from basert.keys import HASHED
 from basert.manifest import Manifest, check_whole, read_manifest
 from basert.supervisor.fleet import Served
 from basert.supervisor.folder import RunFolder
@@ -92,6 +93,8 @@ def _open_log(settings: ServeConfig) -> logs.Output:
 def _served(settings: ServeConfig) -> list[Served]:
     """What to serve, and under which names. Raises BundleError, ConfigError."""
     folders = [find_bundle(model) for model in settings.model] or _only_bundle()
+    if settings.require_signature is not None:
+        _check_signatures(folders, settings.require_signature)
     manifests = [read_manifest(folder) for folder in folders]
     names = [manifest.name for manifest in manifests]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -131,6 +134,13 @@ def _with_aliases(served: list[Served], aliases: tuple[str, ...]) -> list[Served
     return served
 
 
+def _check_signatures(folders: list[Path], key: Path) -> None:
+    """Before anything of a bundle is read. Raises BundleError."""
+    for folder in folders:
+        with progress.task(f"signature of {folder.name}"):
+            signing.verify(folder, key)
+
+
 def _only_bundle() -> list[Path]:
     match store.bundles():
         case [bundle]:
@@ -154,7 +164,7 @@ def _check_context(settings: ServeConfig, manifest: Manifest) -> None:
 
 def _welcome(url: str, served: list[Served], settings: ServeConfig) -> Callable[[list[str]], None]:
     """What to do when models are ready. Files are read now: by then they may have gone."""
-    keys = settings.read_keys()
+    keys = _shown_keys(settings)
     manifests = {one.name: read_manifest(one.bundle) for one in served}
 
     def welcome(ready: list[str]) -> None:
@@ -163,3 +173,9 @@ def _welcome(url: str, served: list[Served], settings: ServeConfig) -> Callable[
         print_welcome(url, ready[0], keys, chats=manifest.has_chat_template, hears=hears)
 
     return welcome
+
+
+def _shown_keys(settings: ServeConfig) -> list[str]:
+    """What can stand in a request to paste. Of the keys in a file only the hashes are known."""
+    given = [key for key in settings.api_key if not key.startswith(HASHED)]
+    return given or ["$BASERT_API_KEY"] * bool(settings.read_keys())

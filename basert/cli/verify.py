@@ -1,4 +1,5 @@
-"""`basert verify`: every file's hash, then the golden outputs, by starting the bundle's engine once."""
+"""`basert verify`: the signature, if a key is named for it, every file's hash, then the golden outputs, by
+starting the bundle's engine once."""
 
 from __future__ import annotations
 
@@ -6,14 +7,15 @@ import asyncio
 import hashlib
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from basert import progress, store, transport
+from basert import progress, signing, store, transport
 from basert.cli.completion import bundle_names
 from basert.errors import BundleError
-from basert.manifest import MANIFEST, File, Manifest, read_manifest
+from basert.manifest import COMPILED, MANIFEST, SIGNATURE, File, Manifest, read_manifest
 from basert.messages import EngineReport
 
 Report = asyncio.Future[EngineReport]
@@ -21,25 +23,43 @@ Report = asyncio.Future[EngineReport]
 
 @click.command("verify")
 @click.argument("bundle", shell_complete=bundle_names)
-def command(bundle: str) -> None:
-    """Check that a BUNDLE is as it was exported: the hash of every file, and the answers of its engine."""
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check the bundle's signature with this public key first.",
+)
+def command(bundle: str, key: Path | None) -> None:
+    """Check that a BUNDLE is as it was exported: the hash of every file, and the answers of its engine.
+
+    With --key, that it is as it was signed, before anything of it is read.
+    """
     path = store.find(bundle)
+    if key is not None:
+        with progress.task("signature"):
+            signing.verify(path, key, "--key")
     manifest = read_manifest(path)
-    _check_files(path, manifest)
+    check_files(path, manifest)
     with progress.task("goldens"):
-        provider = asyncio.run(_load(path))
-    files = f"{len(manifest.files)} files"
-    click.echo(f"{manifest.name} is as it was exported: {files}, golden outputs on {provider}")
+        provider = asyncio.run(_load(path, () if key is None else signing.engine_flags(path)))
+    files = f"{len(manifest.files)} files, golden outputs on {provider}{_signed(path, key)}"
+    click.echo(f"{manifest.name} is as it was exported: {files}")
 
 
-def _check_files(bundle: Path, manifest: Manifest) -> None:
+def _signed(bundle: Path, key: Path | None) -> str:
+    if key is not None:
+        return f", signed with the other half of {key}"
+    return "; its signature was not checked (--key)" if (bundle / SIGNATURE).exists() else ""
+
+
+def check_files(bundle: Path, manifest: Manifest) -> None:
+    """Raises BundleError for a file that is missing, altered, or not part of the bundle."""
     total, done = sum(file.bytes for file in manifest.files), 0
     with progress.task("files", unit="B") as show:
         for file in manifest.files:
             _check_file(bundle / file.path, file)
             done += file.bytes
             show(done, total)
-    known = {MANIFEST, *(file.path for file in manifest.files)}
+    known = {MANIFEST, SIGNATURE, *(file.path for file in manifest.files)}
     extra = sorted(_names(bundle) - known)
     if extra:
         raise BundleError(f"{bundle / extra[0]} is not part of the bundle; remove it.")
@@ -57,11 +77,16 @@ def _check_file(path: Path, expected: File) -> None:
 
 
 def _names(bundle: Path) -> set[str]:
-    return {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    """All files but what was compiled here."""
+    names = (path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
+    return {str(name) for name in names if name.parts[0] != COMPILED}
 
 
-async def _load(bundle: Path) -> str:
-    """Let an engine load the bundle, which checks its goldens, then end it. Returns what ran it."""
+async def _load(bundle: Path, more: Sequence[str]) -> str:
+    """Let an engine load the bundle, which checks its goldens, then end it. Returns what ran it.
+
+    more: flags for the engine.
+    """
     report: Report = asyncio.get_running_loop().create_future()
 
     async def listen(engine: transport.Connection) -> None:
@@ -73,7 +98,7 @@ async def _load(bundle: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="basert-") as folder:
         control = Path(folder, "control")
         async with await transport.serve(control, listen):
-            log = await _run_engine(bundle, Path(folder, "engine"), control, report)
+            log = await _run_engine(bundle, Path(folder, "engine"), control, report, more)
     if not report.done():
         raise BundleError(f"the engine of {bundle} ended before it was loaded: {log}")
     outcome = report.result()
@@ -82,11 +107,13 @@ async def _load(bundle: Path) -> str:
     return outcome.info.provider
 
 
-async def _run_engine(bundle: Path, requests: Path, control: Path, report: Report) -> str:
+async def _run_engine(
+    bundle: Path, requests: Path, control: Path, report: Report, more: Sequence[str]
+) -> str:
     """One engine process until it has reported, or ended by itself. Returns the last line it logged."""
     flags = ["--bundle", str(bundle), "--socket", str(requests), "--control", str(control), "--slots", "1"]
     engine = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "engines", *flags, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "engines", *flags, *more, stderr=asyncio.subprocess.PIPE
     )
     output = asyncio.ensure_future(engine.communicate())
     await asyncio.wait((report, output), return_when=asyncio.FIRST_COMPLETED)

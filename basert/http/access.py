@@ -1,7 +1,7 @@
-"""One log line per answered request: method, path, status, milliseconds, generated tokens, request id.
+"""One log line per answered request: method, path, status, milliseconds, tokens, request id, the key's name.
 
 Wraps the whole ASGI app, so that a stream is logged when it ends; how many tokens it took is counted by the
-engine client, in the tally of the request's context. Knows no body and no key: neither is ever logged.
+engine client, in the request's Caller. Knows no body and no key but its name: neither is ever logged.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
 from typing import Any
+
+from basert.http.caller import Caller, caller
 
 CLIENT_LEFT = 499  # the status, as nginx has it, of a request that nobody waited for
 # What monitors ask for every few seconds is worth a line only with --log-level debug.
@@ -21,18 +22,6 @@ _log = logging.getLogger(__name__)
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class Tally:
-    """What one request has cost so far."""
-
-    __slots__ = ("tokens",)
-
-    def __init__(self) -> None:
-        self.tokens = 0
-
-
-tally: ContextVar[Tally] = ContextVar("tally", default=Tally())  # noqa: B039  (nobody reads the default)
 
 
 class AccessLog:
@@ -51,13 +40,11 @@ class AccessLog:
                 status, request_id = event["status"], _request_id(event["headers"])
             await send(event)
 
-        mine = Tally()
-        tally.set(mine)
         try:
             await self._app(scope, receive, noting)
         finally:
             seconds = time.perf_counter() - started
-            _write(scope["method"], scope["path"], status, seconds, mine.tokens, request_id)
+            _write(scope["method"], scope["path"], status, seconds, request_id, caller.get())
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -67,14 +54,17 @@ def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return "-"
 
 
-def _write(method: str, path: str, status: int, seconds: float, tokens: int, request_id: str) -> None:
+def _write(method: str, path: str, status: int, seconds: float, request_id: str, who: Caller) -> None:
     level = logging.DEBUG if path in POLLED else logging.INFO
     if not _log.isEnabledFor(level):
         return
+    tokens, name = who.tokens, who.key.name
     fields = {"method": method, "path": path, "status": status, "tokens": tokens, "request_id": request_id}
+    if name:
+        fields["key"] = name
     _log.log(
         level,
-        "%s %s %d %.1f ms %d tokens %s",
-        *(method, path, status, seconds * 1000, tokens, request_id),
+        "%s %s %d %.1f ms %d tokens %s%s",
+        *(method, path, status, seconds * 1000, tokens, request_id, f" {name}".rstrip()),
         extra={"fields": fields | {"ms": round(seconds * 1000, 1)}},
     )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from falcon.asgi import App
 
+from basert import keys
 from basert.config import AppConfig
 from basert.http.auth import Keys
+from basert.http.caller import Caller, caller
+from basert.http.limiting import Limiter
 from basert.http.media import Envelope, install_error_handlers
 from basert.http.metrics import Metrics
 from basert.http.models import Models
 from basert.http.openapi import Document
+from basert.http.quotas import Quotas
 from basert.resources.anthropic import CountTokens, Messages
 from basert.resources.archive import Archive
 from basert.resources.chat import ChatCompletions
@@ -30,10 +35,12 @@ from basert.resources.responses import InputItems, InputTokens, ResponseById, Re
 from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
 from basert.resources.transcriptions import Transcriptions, Translations
+from basert.supervisor.folder import KEYS, QUOTAS
 
 
 class _App(App[Any, Any]):
-    """Falcon awaits a body's first bytes before it looks at a request; here it begins with its headers.
+    """Falcon awaits a body's first bytes before it looks at a request; here it begins with its headers, and
+    with a caller of its own.
 
     Else a body that never comes would be waited for without our limits, and 100 Continue be sent for any.
     It holds the models that it has chosen until it ends.
@@ -42,6 +49,7 @@ class _App(App[Any, Any]):
     models: Models
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # type: ignore[override]
+        caller.set(Caller())
         begun = scope["type"] != "http"
         visit = contextlib.nullcontext() if begun else self.models.visit()
 
@@ -56,15 +64,21 @@ class _App(App[Any, Any]):
             await super().__call__(scope, receive_later, send)
 
 
-def create_app(config: AppConfig, models: Models, responses: Path | None = None) -> App[Any, Any]:
+def create_app(
+    config: AppConfig, models: Models, responses: Path | None = None, folder: Path | None = None
+) -> App[Any, Any]:
     """The app over a registry of models, which the caller starts and stops. Raises ConfigError.
 
     responses: where all workers of a server keep them; without it none are kept.
+    folder: the server's run folder, with the keys in force and what was used of their limits; without it keys
+    are read from the configuration, and limits are this app's own.
     """
     service = Service(models, config, Metrics())
-    keys = Keys(config)
-    models.on_reload.append(keys.reload)
-    app = _App(middleware=[Envelope(config), service.metrics, keys])
+    limiter = Limiter(config, Quotas(None if folder is None else folder / QUOTAS))
+    read = config.read_keys if folder is None else partial(keys.load, folder / KEYS)
+    known = Keys(config, read, limiter)
+    models.on_reload.append(known.reload)
+    app = _App(middleware=[Envelope(config), service.metrics, known])
     app.models = models
     app.req_options.strip_url_path_trailing_slash = True
     install_error_handlers(app)

@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
+import msgspec
+
 from basert.errors import BasertError, EngineFailed, Unavailable
-from basert.http import access
+from basert.http.caller import caller
 from basert.http.engine_link import RETRY_AFTER, Link, LinkLost, Replica, is_last
 from basert.http.routing import Router, beginnings, weight
 from basert.messages import Encode, ModelState, Stats, Submit, Tokens, Vectors
@@ -69,7 +71,9 @@ class EngineClient:
         that has generated nothing waits for one and is tried once more), EngineFailed (lost after that). For a
         model that sleeps it waits as long as it takes.
         """
-        tally = access.tally.get()
+        who = caller.get()
+        lane = max(request.priority, who.key.priority)  # the less urgent one
+        request = msgspec.structs.replace(request, priority=lane)
         generated = retried = False
         while True:
             replica, link = await self._chosen(request, RETRY_PATIENCE if retried else 0.0)
@@ -80,7 +84,7 @@ class EngineClient:
                     assert isinstance(said, kind)
                     if isinstance(said, Tokens):
                         generated = True
-                        tally.tokens += len(said.tokens)
+                        who.tokens += len(said.tokens)
                     yield said
                     if is_last(said):
                         return

@@ -109,8 +109,10 @@ def _send_error(req: Request, resp: Response, error: BasertError) -> None:
     resp.status = error.status
     if error.status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
-    if error.retry_after is not None or error.status in (429, 503):
+    if error.retry_after is not None or (error.status in (429, 503) and error.should_retry is not False):
         resp.set_header("Retry-After", str(max(1, math.ceil(error.retry_after or 0))))
+    if error.retry_after is not None:
+        resp.set_header("retry-after-ms", str(math.ceil(error.retry_after * 1000)))
     if error.should_retry is not None:
         resp.set_header("x-should-retry", str(error.should_retry).lower())
     send_json(resp, anthropic_answers.form_of(req.path, error, req.context.id))

@@ -104,16 +104,17 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         labels = ["route", "method", "status"]
         self._answers = Counter("basert_http_responses", "Answers begun.", labels, registry=registry)
-        labels = ["model", "outcome"]
+        labels = ["model", "key", "outcome"]  # the key's name: as many as the key file has; "" without keys
         text = "Requests to engines by how they ended."
         self._requests = Counter("basert_requests", text, labels, registry=registry)
+        labels = ["model", "key"]
+        self._prompt = Counter("basert_prompt_tokens", "Prompt tokens.", labels, registry=registry)
+        self._generated = Counter("basert_generated_tokens", "Generated tokens.", labels, registry=registry)
         labels = ["model"]
         text = "Requests to engines in the HTTP workers."
         self._open = Gauge(
             "basert_open_requests", text, labels, registry=registry, multiprocess_mode="livesum"
         )
-        self._prompt = Counter("basert_prompt_tokens", "Prompt tokens.", labels, registry=registry)
-        self._generated = Counter("basert_generated_tokens", "Generated tokens.", labels, registry=registry)
         text = "From the request's arrival to each choice's first token."
         self._first = self._seconds("time_to_first_token", text, _LONG)
         self._between = self._seconds("inter_token", "Between two tokens of a choice.", _SHORT)
@@ -134,8 +135,8 @@ class Metrics:
     def _seconds(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"basert_{name}_seconds", text, ["model"], registry=self._registry, buckets=buckets)
 
-    def _meter(self, model: str) -> Meter:
-        return Meter(self, model)
+    def _meter(self, model: str, key: str) -> Meter:
+        return Meter(self, model, key)
 
     def _speech(self, model: str) -> SpeechMeter:
         return SpeechMeter(self, model)
@@ -159,14 +160,14 @@ class Metrics:
 
 
 class Meter:
-    """The counters of one model's requests, looked up once."""
+    """The counters of one model's requests with one key, looked up once."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, key: str) -> None:
         self._requests = metrics._requests
-        self._model = model
+        self._labels = model, key
         self._open = metrics._open.labels(model)
-        self._prompt = metrics._prompt.labels(model)
-        self._generated = metrics._generated.labels(model)
+        self._prompt = metrics._prompt.labels(model, key)
+        self._generated = metrics._generated.labels(model, key)
         self._first = metrics._first.labels(model)
         self._between = metrics._between.labels(model)
         self._whole = metrics._whole.labels(model)
@@ -191,7 +192,7 @@ class Meter:
     def end(self, outcome: str, started: float) -> None:
         """outcome: "ok", "cancelled", or an error's code."""
         self._open.dec()
-        self._requests.labels(self._model, outcome).inc()
+        self._requests.labels(*self._labels, outcome).inc()
         self._whole.observe(time.perf_counter() - started)
 
 

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from basert.errors import BasertError, InvalidRequest, ModelNotFound, Unavailable
+from basert.http.caller import caller
 from basert.http.model import Model
 from basert.http.orders import Orders
 from basert.messages import (
@@ -68,6 +69,7 @@ class Models:
         self._connection = await self._watch()
         for message in await self._connection.receive():
             self._apply(message)
+        self._reload()  # what changed between this worker's birth and its connection
         await asyncio.gather(*self._preparing)
         self._report()
         self._task = asyncio.create_task(self._follow(), name="models")
@@ -95,7 +97,7 @@ class Models:
         """By name or alias. Raises ModelNotFound, InvalidRequest when no name is given."""
         if not name:
             raise InvalidRequest("you must provide a model parameter", param="model")
-        for model in self._models.values():
+        for model in self.all():
             if name in model.names:
                 return model
         served = ", ".join(model.name for model in self.all()) or "none"
@@ -108,8 +110,10 @@ class Models:
         return next((model for model in self._models.values() if name in model.awaited_by), None)
 
     def all(self) -> list[Model]:
-        """Those that have a name."""
-        return [model for model in self._models.values() if model.names]
+        """Those that have a name and exist for whoever sent the request at hand: the others are as if they were
+        not served."""
+        key = caller.get().key
+        return [one for one in self._models.values() if one.names and key.allowed(*one.names)]
 
     @contextlib.contextmanager
     def visit(self) -> Iterator[None]:
@@ -177,8 +181,11 @@ class Models:
                 self._serial = message.serial
                 self._tell_usage()
             case Reload():
-                for callback in self.on_reload:
-                    callback()
+                self._reload()
+
+    def _reload(self) -> None:
+        for callback in self.on_reload:
+            callback()
 
     def _know(self, states: list[ModelState]) -> None:
         for state in states:

@@ -58,7 +58,9 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         """In each worker."""
         logs.setup("http", self._settings.log_format, self._settings.log_level)
         models = Models(self._folder / CONTROL, on_orphaned=_end_worker, workers=self._settings.worker_count)
-        app: falcon.asgi.App[Any, Any] = create_app(self._settings, models, self._folder / RESPONSES)
+        app: falcon.asgi.App[Any, Any] = create_app(
+            self._settings, models, self._folder / RESPONSES, self._folder
+        )
         app.add_middleware(Lifespan(models, self._settings.drain_timeout, lambda: self._worker))
         return AccessLog(app) if self._settings.access_log else app
 

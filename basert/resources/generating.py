@@ -25,6 +25,7 @@ class Plan:
 
     prompts: Sequence[list[int]]
     max_tokens: Sequence[int]  # for each prompt
+    expected: int  # tokens that all answers together are taken to have, before they have come about
     n: int
     sampling: Sampling
     stops: Sequence[str]
@@ -53,7 +54,7 @@ class Run:
         self.plan = plan
         self._model = model
         self._service = service
-        self._meter = service.metrics.meter(model.name)
+        self._meter = service.meter(model)
         self._started = started
         self._generated = 0
         self._cached: dict[int, int] = {}  # prompt tokens that no answer to it computed, by prompt
@@ -77,7 +78,7 @@ class Run:
         Raises what the engine client raises, and RequestTimeout. Closed, it cancels all choices.
         """
         tokens = sum(map(len, self.plan.prompts))
-        with self._service.engaged(self._model, tokens, self._started):
+        with self._service.engaged(self._model, tokens, self._started, self.plan.expected):
             async with aclosing(self._merged()) as merged:
                 async for batch in merged:
                     for piece in batch:

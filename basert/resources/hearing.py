@@ -44,7 +44,7 @@ class Hearing:
         self._service = service
         self._started = started
         self._figures = service.metrics.speech(model.name)
-        self._listener = Listener(wish, model, speech, service.metrics)
+        self._listener = Listener(wish, model, speech, service)
         self._finding = asyncio.Lock()
 
     async def passages(self) -> Passages:

@@ -16,11 +16,11 @@ from basert.audio import quality
 from basert.audio.formats import Task
 from basert.audio.quality import Thresholds
 from basert.errors import EngineFailed, Overloaded, Unavailable
-from basert.http.metrics import Metrics
 from basert.http.models import Model
 from basert.manifest import Speech
 from basert.messages import Sampling, Sound, Submit, Tokens
 from basert.resources.planning import context_of
+from basert.resources.service import Service
 
 PASSING = ("queue_full", "model_not_ready")  # codes of errors that are over when one waits
 
@@ -77,12 +77,12 @@ class Heard:
 class Listener:
     """One request's way to a speech model."""
 
-    def __init__(self, wish: Wish, model: Model, speech: Speech, metrics: Metrics) -> None:
+    def __init__(self, wish: Wish, model: Model, speech: Speech, service: Service) -> None:
         self.wish = wish
         self.speech = speech
         self._model = model
-        self._meter = metrics.meter(model.name)
-        self._figures = metrics.speech(model.name)
+        self._meter = service.meter(model)
+        self._figures = service.metrics.speech(model.name)
         self._begun = False  # something was heard
 
     async def language(self, features: bytes) -> str:

@@ -20,6 +20,8 @@ from basert.messages import Grammar
 from basert.resources.generating import Plan
 from basert.schema.generation import GenerationRequest
 
+UNSAID = 512  # tokens that an answer is taken to have if its request does not say how many it may
+
 T = TypeVar("T")
 
 
@@ -55,13 +57,15 @@ def plan(
     Raises InvalidRequest, ContextLengthExceeded.
     """
     limits = [_limit(prompt, model, param, wanted, default) for prompt in prompts]
+    drawn = n or request.n or 1
     vocabulary = model.manifest.vocab_size
     _check_drawing(request, max(limits), vocabulary)
     scored = -1 if request.prompt_logprobs is None else request.prompt_logprobs
     return Plan(
         prompts=prompts,
         max_tokens=limits,
-        n=n or request.n or 1,
+        expected=drawn * sum(limits if wanted is not None else (min(limit, UNSAID) for limit in limits)),
+        n=drawn,
         sampling=request.sampling(_defaults(model.bundle, model.digest), vocabulary),
         stops=request.stops,
         stop_ids=request.stop_token_ids or [],

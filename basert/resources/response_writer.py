@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from basert.errors import BasertError, Overloaded
+from basert.errors import BasertError, Overloaded, RateLimited
 from basert.http.models import Model
 from basert.messages import Sampling
 from basert.resources.blocks import BlockWriter
@@ -83,7 +83,7 @@ class ResponseWriter(BlockWriter):
     def failed(self, error: BasertError) -> Iterator[events.Event]:
         if self.open is not None and self._block is not None:
             self._items.append(self._block.item("incomplete"))
-        code: Any = "rate_limit_exceeded" if isinstance(error, Overloaded) else "server_error"
+        code: Any = "rate_limit_exceeded" if isinstance(error, Overloaded | RateLimited) else "server_error"
         response = self._ended(status="failed", error=response_object.Failure(code, error.message))
         if self._number < 0:
             yield from map(self._numbered, (events.Created(response=self._response),))

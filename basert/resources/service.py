@@ -13,8 +13,9 @@ from falcon.asgi import Request
 from basert.config import AppConfig
 from basert.errors import RequestTimeout
 from basert.http import media
+from basert.http.caller import caller
 from basert.http.limits import read_body
-from basert.http.metrics import Metrics
+from basert.http.metrics import Meter, Metrics
 from basert.http.models import Model, Models
 from basert.schema.parsing import parse
 
@@ -32,15 +33,16 @@ class Service:
         return parse(await read_body(req, self.config), kind, max_depth=self.config.max_json_depth)
 
     @contextmanager
-    def engaged(self, model: Model, tokens: int, started: float) -> Iterator[None]:
+    def engaged(self, model: Model, tokens: int, started: float, expected: int = 0) -> Iterator[None]:
         """Around a request's time with an engine: a drain waits for it, and it is counted by how it ends.
 
-        tokens: of its prompts; started: its arrival, by time.perf_counter. Any error becomes a BasertError.
+        tokens: of its prompts; expected: to be generated; started: its arrival, by time.perf_counter.
+        Raises TokensExceeded when whoever sent it has used up its limit; any error becomes a BasertError.
         """
-        outcome, meter = "cancelled", self.metrics.meter(model.name)
+        outcome, meter = "cancelled", self.meter(model)
         meter.begin(tokens)
         try:
-            with self.models.open_request():
+            with caller.get().reserved(tokens, expected), self.models.open_request():
                 yield
             outcome = "ok"
         except Exception as error:
@@ -49,6 +51,10 @@ class Service:
             raise told from None
         finally:
             meter.end(outcome, started)
+
+    def meter(self, model: Model) -> Meter:
+        """The counters of a model's requests with the key of the request at hand."""
+        return self.metrics.meter(model.name, caller.get().key.name)
 
     def seconds_left(self, started: float) -> float | None:
         """Until a request that arrived then has taken too long; None: it may take for ever."""

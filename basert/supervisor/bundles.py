@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from basert import store
+from basert import signing, store
 from basert.errors import BundleError, ConfigError, InvalidRequest, ModelNotFound
 from basert.manifest import MANIFEST, Manifest, check_whole, digest, read_manifest
 
@@ -21,8 +21,11 @@ class Bundle:
     digest: str
 
 
-def read(path: Path) -> Bundle:
-    """Raises BundleError for one that is not whole."""
+def read(path: Path, signed_with: Path | None) -> Bundle:
+    """signed_with: the public key that fits its signature, if it has to be signed. Raises BundleError for one
+    that is not whole, or not as it was signed; ConfigError for a key that is none."""
+    if signed_with is not None:
+        signing.verify(path, signed_with)
     manifest = read_manifest(path)
     check_whole(path, manifest)
     return Bundle(path, manifest, digest(path))

@@ -14,7 +14,9 @@ from urllib.parse import quote
 
 import msgspec
 
+from basert import signing
 from basert.config import ServeConfig
+from basert.errors import BasertError
 from basert.logs import Output
 from basert.messages import AnyMessage, Drain, EngineReport, EngineState, StatsRequest
 from basert.supervisor.child import Child
@@ -121,12 +123,24 @@ class Engine(Kept):
         return Child(f"engine {self.assigned.name}", self._command(socket), self._output)
 
     async def _live(self) -> str:
+        try:
+            await self._check_signature()
+        except BasertError as error:
+            return error.message
+        if self.is_ending():
+            return ""
         watch = asyncio.create_task(self._watch(), name=f"heartbeat of {self.assigned.name}")
         try:
             return await super()._live()
         finally:
             watch.cancel()
             Path(self.state.socket).unlink(missing_ok=True)
+
+    async def _check_signature(self) -> None:
+        """At every start. Raises BundleError, ConfigError."""
+        key = self._config.require_signature
+        if key is not None:
+            await asyncio.to_thread(signing.verify, self.assigned.bundle, key)
 
     async def _explain(self, child: Child, status: int) -> str:
         return self._reason or await super()._explain(child, status)
@@ -191,6 +205,8 @@ class Engine(Kept):
             command.append("--no-speculation")
         if not config.prefix_cache:
             command.append("--no-prefix-cache")
+        if config.require_signature is not None:
+            command += signing.engine_flags(self.assigned.bundle)
         if config.prefix_cache_file is not None:
             command += ["--prefix-cache-file", str(self._prefix_file(config.prefix_cache_file))]
         return command

@@ -78,7 +78,7 @@ class Fleet:
         """Raises BundleError. With --max-loaded the first ones are loaded, the others sleep."""
         self.failure = asyncio.get_running_loop().create_future()
         for number, one in enumerate(served):
-            build = self._build(one.name, bundles.read(one.bundle), number)
+            build = self._build(one.name, self._read(one.bundle), number)
             self._known |= dict.fromkeys((one.name, build.bundle.manifest.name), one.bundle)
             self._builds[build.id] = build
             self._names.add(build, one.aliases)
@@ -246,7 +246,7 @@ class Fleet:
     async def _rouse(self, build: Build) -> None:
         """Start a sleeping build's engines; with the lock. Raises Unavailable."""
         try:
-            found = await asyncio.to_thread(bundles.read, build.bundle.path)
+            found = await asyncio.to_thread(self._read, build.bundle.path)
             await self._room.make(build.name, build.plan)
         except BasertError as error:
             raise Unavailable(error.message, code=error.code or "model_failed", retry_after=SOON) from None
@@ -302,7 +302,10 @@ class Fleet:
 
     async def _bundle(self, name: str) -> Bundle:
         """By its name in the store, or among what the server was started with."""
-        return await asyncio.to_thread(lambda: bundles.read(self._known.get(name) or bundles.find(name)))
+        return await asyncio.to_thread(lambda: self._read(self._known.get(name) or bundles.find(name)))
+
+    def _read(self, path: Path) -> Bundle:
+        return bundles.read(path, self._config.require_signature)
 
     def _own_name(self, name: str, bundle: Bundle) -> str:
         """What a model is called that is to be made of a bundle: as one is that was made of it before."""

@@ -1,4 +1,4 @@
-"""The run folder: sockets, the workers' configuration and kept responses, for this user and this server only.
+"""The run folder: sockets, what workers are told, and kept responses, for this user and this server only.
 
 A server holds a lock on its folder for as long as it lives, however it ends; a folder whose lock is free
 belongs to a dead server and is removed by the next one. systemd-tmpfiles leaves locked folders alone, too.
@@ -21,6 +21,8 @@ from basert.errors import ConfigError
 CONTROL = "control.sock"
 CONFIG = "config.json"
 METRICS = "metrics"  # a folder: the HTTP workers' counters, added up by whichever is scraped
+KEYS = "keys.json"  # those in force: hashes, and what each may do; written by the supervisor, read by workers
+QUOTAS = "quotas"  # what was used of the keys' limits; see basert.http.quotas
 RESPONSES = "responses"  # a folder: what /v1/responses keeps, found by every HTTP worker
 BUNDLES = "bundles"  # a folder: of each build that is served what HTTP workers read of it
 _PREFIX = "basert-run-"

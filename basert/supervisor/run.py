@@ -27,6 +27,7 @@ from basert.supervisor.control import Control
 from basert.supervisor.fleet import Fleet, Served
 from basert.supervisor.folder import CONFIG, CONTROL
 from basert.supervisor.http import HttpServer
+from basert.supervisor.keys import KeysInForce
 from basert.supervisor.news import News
 from basert.supervisor.notify import Notifier
 from basert.supervisor.workers import Workers
@@ -59,6 +60,7 @@ class Supervisor:
         self._workers = Workers(self._news)
         self._fleet = Fleet(config, folder, output, self._workers, self._news, self._announce)
         self._http = HttpServer(config, folder, listener, output)
+        self._keys = KeysInForce(config, folder, lambda: self._workers.tell(Reload()))
         self._control = Control(
             self._workers,
             engine_of=self._fleet.engines.of,
@@ -78,6 +80,7 @@ class Supervisor:
         self._handle_signals()
         try:
             (self._folder / CONFIG).write_bytes(configuration.to_json(self._config))
+            self._keys.read()
             await self._control.start(self._folder / CONTROL)
         except OSError as error:
             raise ConfigError(
@@ -85,12 +88,14 @@ class Supervisor:
             ) from None
         self._fleet.start(self._served)
         watchdog = asyncio.create_task(self._notifier.keep_watchdog(), name="watchdog")
+        key_watch = asyncio.create_task(self._keys.watch(), name="key file")
         http = asyncio.create_task(self._http.run(), name=self._http.what)
         try:
             await self._until_over(http)
         finally:
             await self._end(http)
             watchdog.cancel()
+            key_watch.cancel()
 
     async def _until_over(self, http: asyncio.Task[None]) -> None:
         """Wait for a signal to end. Raises Unavailable when no model, or no HTTP server, is left."""
@@ -167,8 +172,7 @@ class Supervisor:
             self._notifier.reloading()
         try:
             self._output.reopen()
-            self._config.read_keys()
-            self._workers.tell(Reload())
+            self._keys.read()
             _log.info("log file and keys were read again")
         except (OSError, BasertError) as error:
             _log.error("nothing was reloaded: %s", error)

@@ -595,7 +595,7 @@ async def test_figures(client: ASGIConductor, whisper: FakeModel) -> None:
     figures = (await client.simulate_get("/metrics")).text
     assert 'basert_audio_windows_total{model="whisper"} 2.0' in figures
     assert 'basert_audio_fallbacks_total{model="whisper"} 2.0' in figures
-    assert 'basert_requests_total{model="whisper",outcome="ok"} 1.0' in figures
+    assert 'basert_requests_total{key="",model="whisper",outcome="ok"} 1.0' in figures
     told = {
         line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
         for line in figures.splitlines()

@@ -13,6 +13,7 @@ from basert import config, settings
 from basert.cli.serve import command
 from basert.config import ServeConfig
 from basert.errors import ConfigError
+from basert.keys import digest
 from tests.tiny import write_testing_bundle
 
 
@@ -47,7 +48,7 @@ def test_every_setting_can_be_given_in_every_way(file: Path) -> None:
     """Its own default, or a value of its type, written as flag, variable and file entry, parses to itself."""
     texts = {bool: "false", str: "text", Path: "/new"}
     for name, one in settings.declared(ServeConfig).items():
-        if name in ("api_key_file", "prefix_cache_file", "cpus", "numa_node", "alias"):
+        if name in ("api_key_file", "prefix_cache_file", "require_signature", "cpus", "numa_node", "alias"):
             continue  # files, what this machine has, what has a form of its own
         as_text = (
             one.help.choices[-1]
@@ -132,9 +133,10 @@ def test_keys_come_from_flags_and_file(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("# who has it\n\n one \ntwo\n")
     loaded = config.load({"api_key": ("zero",), "api_key_file": str(keys)}, {})
-    assert loaded.config.read_keys() == ("zero", "one", "two")
+    digests = [key.digest for key in loaded.config.read_keys()]
+    assert digests == [digest(key) for key in ("zero", "one", "two")]
     keys.write_text("three\n")
-    assert loaded.config.read_keys() == ("zero", "three")
+    assert [key.digest for key in loaded.config.read_keys()] == [digest("zero"), digest("three")]
     keys.write_text("# none\n")
     with pytest.raises(ConfigError, match="holds no key"):
         loaded.config.read_keys()

@@ -21,7 +21,9 @@ from basert.errors import (
 )
 from basert.frames import packed
 from basert.http import engine_client, engine_link
+from basert.http.caller import Caller, caller
 from basert.http.engine_client import EngineClient
+from basert.keys import Key
 from basert.messages import (
     AnyMessage,
     Cancel,
@@ -379,3 +381,15 @@ async def test_parts_that_are_packed_before_arrive_as_they_were(engine: Engine, 
     async for _ in client.encode(Encode(0, [*map(packed, inputs)])):
         pass
     assert await engine.heard.get() == Encode(1, inputs)
+
+
+async def test_no_request_is_more_urgent_than_its_key_allows(engine: Engine, client: EngineClient) -> None:
+    caller.set(who := Caller())
+    for allowed, asked, sent in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1)):
+        who.key = Key(digest="d", priority=allowed)
+        async for _ in client.generate(Submit(0, [1, 2], 4, priority=asked)):
+            pass
+        heard = await engine.heard.get()
+        assert isinstance(heard, Submit)
+        assert heard.priority == sent
+    assert who.tokens == 8

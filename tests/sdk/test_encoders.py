@@ -140,7 +140,7 @@ async def test_figures(http: httpx.AsyncClient) -> None:
     figures = (await http.get("/metrics")).text
     assert 'basert_engine_bucket_runs_total{model="encoder",replica="0",rows="1",tokens="8"}' in figures
     assert 'basert_engine_input_tokens_bucket{le="+Inf",model="encoder",replica="0"}' in figures
-    assert 'basert_requests_total{model="encoder",outcome="ok"}' in figures
+    assert 'basert_requests_total{key="",model="encoder",outcome="ok"}' in figures
 
 
 def test_openai_node(server: Server) -> None:
@@ -176,4 +176,4 @@ async def test_a_client_that_leaves_frees_the_engine(tmp_path: Path) -> None:
             one = await http.post("/v1/embeddings", json=many | {"input": "hello"})
             assert one.status_code == 200
             figures = (await http.get("/metrics")).text
-            assert 'basert_requests_total{model="tiny-encoder",outcome="cancelled"} 1.0' in figures
+            assert 'basert_requests_total{key="",model="tiny-encoder",outcome="cancelled"} 1.0' in figures

@@ -216,7 +216,7 @@ async def test_a_client_that_leaves_frees_the_engine(tmp_path: Path) -> None:
             one = await http.post(PATH, data=fields, files={"file": short()})
             assert one.json()["text"] in TEXTS
             figures = (await http.get("/metrics")).text
-            assert 'basert_requests_total{model="tiny-speech",outcome="cancelled"} 1.0' in figures
+            assert 'basert_requests_total{key="",model="tiny-speech",outcome="cancelled"} 1.0' in figures
 
 
 async def test_an_engine_that_dies(tmp_path: Path) -> None:

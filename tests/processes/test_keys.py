@@ -183,23 +183,30 @@ async def test_a_key_of_the_batch_lane_waits_for_all_others(
     assert ended == ["day", "night"]
 
 
+def asked(server: Server, *forwarded: str, header: str = "X-Forwarded-For") -> int:
+    named = [(header, value) for value in forwarded]
+    answer = httpx.post(f"{server.url}/v1/completions", json=SHORT, headers=named, timeout=30)
+    assert answer.headers["x-ratelimit-limit-requests"] == "2"
+    return answer.status_code
+
+
 def test_an_open_server_limits_by_address(bundle: Path, run_dir: Path) -> None:
+    with Server([bundle], ["--run-dir", str(run_dir), "--drain-timeout", "0", "--rate-limit", "2"]) as server:
+        assert [asked(server) for _ in range(3)] == [200, 200, 429]
+        assert asked(server, "192.0.2.1") == asked(server, "192.0.2.1", header="X-Real-IP") == 429
+
+
+def test_behind_a_proxy_its_header_tells_clients_apart(bundle: Path, run_dir: Path) -> None:
     flags = ["--run-dir", str(run_dir), "--drain-timeout", "0", "--rate-limit", "2"]
-    flags += ["--client-address-header", "X-Forwarded-For"]
-    with Server([bundle], flags) as server:
-
-        def asked(forwarded: str | None) -> int:
-            headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
-            answer = httpx.post(f"{server.url}/v1/completions", json=SHORT, headers=headers, timeout=30)
-            assert answer.headers["x-ratelimit-limit-requests"] == "2"
-            return answer.status_code
-
-        assert [asked(None) for _ in range(3)] == [200, 200, 429]
-        assert [asked("10.0.0.1, 192.0.2.1") for _ in range(3)] == [200, 200, 429]
-        assert asked("192.0.2.9, 192.0.2.1") == 429  # what the client claims comes before what the proxy saw
-        assert asked("192.0.2.2") == 200
-        assert [asked(f"2001:db8::{n}") for n in range(3)] == [200, 200, 429]  # one network of one customer
-        assert asked("nobody") == 429  # no address: the proxy's own
+    with Server([bundle], [*flags, "--client-address-header", "X-Forwarded-For"]) as server:
+        assert [asked(server) for _ in range(3)] == [200, 200, 429]
+        assert [asked(server, "10.0.0.1, 192.0.2.1") for _ in range(3)] == [200, 200, 429]
+        # What the client claims comes before what the proxy saw, in one line or in two.
+        assert asked(server, "192.0.2.9, 192.0.2.1") == asked(server, "192.0.2.9", "192.0.2.1") == 429
+        assert asked(server, "192.0.2.2") == 200
+        # One network of one customer.
+        assert [asked(server, f"2001:db8::{n}") for n in range(3)] == [200, 200, 429]
+        assert asked(server, "nobody") == 429  # no address: the proxy's own
 
 
 def test_limits_of_addresses_are_for_open_servers(bundle: Path, file: Path) -> None:

@@ -41,8 +41,10 @@ class Counters:
     @classmethod
     async def read(cls, client: Client, model: str) -> Counters | None:
         """None where the server has no such counters."""
-        samples = await _samples(client, model)
-        found = {sample.name: sample.value for sample in samples if sample.name in NAMES}
+        found: dict[str, float] = {}  # of all replicas together
+        for sample in await _samples(client, model):
+            if sample.name in NAMES:
+                found[sample.name] = found.get(sample.name, 0.0) + sample.value
         return cls(*(found[name] for name in NAMES)) if len(found) == len(NAMES) else None
 
     def python_share(self, before: Counters) -> float | None:
@@ -64,13 +66,14 @@ class Bucket:
 
     @classmethod
     async def read(cls, client: Client, model: str) -> list[Bucket]:
-        """By rows and tokens; none where the server has no such counters."""
+        """By rows and tokens, all replicas together; none where the server has no such counters."""
         found: dict[tuple[int, int], dict[str, Any]] = {}
         for sample in await _samples(client, model):
             name = sample.name.removeprefix(BUCKET).removesuffix(TOTAL)
             if sample.name.startswith(BUCKET) and name in cls.__dataclass_fields__:
                 shape = int(sample.labels["rows"]), int(sample.labels["tokens"])
-                found.setdefault(shape, {})[name] = sample.value
+                figures = found.setdefault(shape, {})
+                figures[name] = figures.get(name, 0.0) + sample.value
         return [cls(*shape, **values) for shape, values in sorted(found.items())]
 
     @staticmethod

@@ -92,7 +92,8 @@ def _from_metrics(text: str, model: str) -> dict[int, float]:
     for labels, value in re.findall(rf"^{METRIC}{{([^}}]*)}} (\S+)$", text, re.MULTILINE):
         told = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         if told.get("model") == model and told.get("le", "+Inf") != "+Inf":
-            cumulative[int(float(told["le"]))] = float(value)
+            bound = int(float(told["le"]))
+            cumulative[bound] = cumulative.get(bound, 0.0) + float(value)  # over all replicas
     counts, below = {}, 0.0
     for bound in sorted(cumulative):
         counts[bound], below = cumulative[bound] - below, cumulative[bound]

@@ -6,11 +6,11 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
-from basert.errors import BasertError, Conflict, EngineFailed, InvalidRequest, ModelNotFound, Unavailable
+from basert.errors import BasertError, Conflict, InvalidRequest, ModelNotFound, Unavailable
 from basert.messages import Message, Order, Outcome
 
 _KINDS: dict[int, type[BasertError]] = {
-    one.status: one for one in (InvalidRequest, ModelNotFound, Conflict, EngineFailed, Unavailable)
+    one.status: one for one in (InvalidRequest, ModelNotFound, Conflict, Unavailable)
 }
 
 

@@ -50,11 +50,12 @@ def test_what_is_suggested_is_taken_by_an_export() -> None:
 
 def test_a_metric_is_told_apart_by_its_model() -> None:
     lines = [
-        f'basert_engine_input_tokens_bucket{{le="{le}",model="{model}"}} {count}'
+        f'basert_engine_input_tokens_bucket{{le="{le}",model="{model}",replica="{replica}"}} {count}'
+        for replica in (0, 1)
         for model, counts in (("a", (1, 3, 3)), ("b", (5, 5, 9)))
         for le, count in zip(("8.0", "16.0", "+Inf"), counts, strict=True)
     ]
-    assert read_lengths("\n".join(lines), "a") == Seen([8, 16], [1, 2])
+    assert read_lengths("\n".join(lines), "a") == Seen([8, 16], [2, 4])
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"x": 1}', '{"8": 0}', "[1]"])

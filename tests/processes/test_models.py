@@ -13,7 +13,16 @@ from basert import transport
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.models import Models
 from basert.manifest import digest
-from basert.messages import AnyMessage, EngineState, ModelState, Prepared, Reload, Watch, WorkerReport
+from basert.messages import (
+    AnyMessage,
+    EngineState,
+    Message,
+    ModelState,
+    Prepared,
+    Reload,
+    Watch,
+    WorkerReport,
+)
 from basert.messages import Models as ModelsMessage
 from basert.transport import Connection
 from tests.tiny import write_testing_bundle
@@ -34,6 +43,9 @@ class Supervisor:
         self.path.unlink(missing_ok=True)
 
     def send(self, *messages: ModelsMessage | Reload) -> None:
+        self.say(*messages)
+
+    def say(self, *messages: Message) -> None:
         assert self.connection is not None
         self.connection.send(*messages)
 

@@ -106,7 +106,7 @@ def test_whatever_else_is_left_to_ffmpeg(data: bytes) -> None:
 
 
 async def test_what_is_too_long_is_refused_as_ever() -> None:
-    with pytest.raises(InvalidRequest, match="longer than the 0.5 seconds"):
+    with pytest.raises(InvalidRequest, match=r"longer than the 0\.5 seconds"):
         await decode(wav(speech()), Limits(most_seconds=0.5))
 
 

@@ -23,6 +23,7 @@ from basert.errors import (
     Unavailable,
 )
 from basert.http import access
+from basert.http.inside import lane
 from basert.messages import (
     Cancel,
     Encode,
@@ -170,9 +171,10 @@ class EngineClient:
         that has generated nothing waits for it and is tried once more), EngineFailed (lost after that).
         """
         tally = access.tally.get()
-        generated = retried = False
+        request = msgspec.structs.replace(request, priority=max(request.priority, lane.get()))
+        generated, once, patience = False, lane.get() > 0, 0.0  # a batch's lines are run again by other rules
         while True:
-            link = await self._connected(RETRY_PATIENCE if retried else 0.0)
+            link = await self._connected(patience)
             number, answer = link.submit(request)
             try:
                 while True:
@@ -185,11 +187,11 @@ class EngineClient:
                     if _is_last(said):
                         return
             except LinkLost:
-                if generated or retried:
+                if generated or once:
                     raise EngineFailed(
                         f"The engine of {self._state.name} died during this request."
                     ) from None
-                retried = True
+                once, patience = True, RETRY_PATIENCE
             finally:
                 link.leave(number)
 

@@ -87,14 +87,16 @@ class Models:
     """The registry of one HTTP worker.
 
     `on_reload` is called when the API keys are to be read again; `on_orphaned` when the supervisor is gone.
+    listens: whether clients wait for this process' answers.
     """
 
-    def __init__(self, control: Path, *, on_orphaned: Callable[[], None]) -> None:
+    def __init__(self, control: Path, *, on_orphaned: Callable[[], None], listens: bool = True) -> None:
         self.draining = False
         self.drain_seconds = 0.0
         self.on_reload: list[Callable[[], None]] = []
         self._control = control
         self._on_orphaned = on_orphaned
+        self._listens = listens
         self._models: dict[str, Model] = {}
         self._open_requests = 0
         self._connection: Connection | None = None
@@ -152,7 +154,7 @@ class Models:
 
     async def _watch(self) -> Connection:
         connection = await Connection.open(self._control)
-        connection.send(Watch(os.getpid()))
+        connection.send(Watch(os.getpid(), self._listens))
         return connection
 
     async def _follow(self) -> None:

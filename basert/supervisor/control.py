@@ -37,6 +37,7 @@ class Control:
         self, engines: list[Engine], greeting: Callable[[], Models], changed: Callable[[], None]
     ) -> None:
         self.workers: list[Worker] = []
+        self._others: list[Worker] = []  # to whom no client is connected
         self._engines = {engine.state.name: engine for engine in engines}
         self._greeting = greeting
         self._changed = changed
@@ -46,7 +47,7 @@ class Control:
         self._server = await serve(path, self._serve)
 
     def tell_workers(self, message: Message) -> None:
-        for worker in self.workers:
+        for worker in (*self.workers, *self._others):
             worker.connection.send(message)
 
     def kill_workers(self) -> None:
@@ -64,8 +65,9 @@ class Control:
         match messages[:1]:
             case [EngineReport() as report]:
                 await self._serve_engine(connection, messages, report.model)
-            case [Watch()]:
-                await self._serve_worker(connection, messages)
+            case [Watch() as watch]:
+                among = self.workers if watch.listens else self._others
+                await self._serve_worker(connection, messages, among)
             case _:
                 _log.warning("process %d said nothing sensible on the control socket", connection.peer_pid)
 
@@ -78,9 +80,11 @@ class Control:
                 engine.receive(message)
             messages = await connection.receive()
 
-    async def _serve_worker(self, connection: Connection, messages: list[AnyMessage]) -> None:
+    async def _serve_worker(
+        self, connection: Connection, messages: list[AnyMessage], among: list[Worker]
+    ) -> None:
         worker = Worker(connection, connection.peer_pid)
-        self.workers.append(worker)
+        among.append(worker)
         connection.send(self._greeting())
         try:
             while messages:
@@ -90,5 +94,5 @@ class Control:
                         self._changed()
                 messages = await connection.receive()
         finally:
-            self.workers.remove(worker)
+            among.remove(worker)
             self._changed()

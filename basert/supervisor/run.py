@@ -26,6 +26,7 @@ from basert.supervisor.control import Control
 from basert.supervisor.engine import Engine, Served
 from basert.supervisor.folder import CONFIG, CONTROL
 from basert.supervisor.http import HttpServer
+from basert.supervisor.jobs import Jobs
 from basert.supervisor.notify import Notifier
 from basert.supervisor.restarts import Kept
 
@@ -57,6 +58,7 @@ class Supervisor:
             for number, served in enumerate(models)
         ]
         self._http = HttpServer(config, folder, listener, output)
+        self._jobs = Jobs(config, folder, output)
         self._control = Control(self._engines, self._models, self._check)
         self._ready = False
         self._drain_seconds: float | None = None  # None: not draining
@@ -78,10 +80,11 @@ class Supervisor:
             ) from None
         watchdog = asyncio.create_task(self._notifier.keep_watchdog(), name="watchdog")
         kept = [asyncio.create_task(one.run(), name=one.what) for one in (*self._engines, self._http)]
+        jobs = [asyncio.create_task(self._jobs.run(), name="jobs")] if self._config.files_dir else []
         try:
             await self._until_over(kept)
         finally:
-            await self._end(kept)
+            await self._end([*kept, *jobs])
             watchdog.cancel()
 
     async def _until_over(self, kept: list[asyncio.Task[None]]) -> None:
@@ -100,11 +103,13 @@ class Supervisor:
 
     async def _end(self, kept: list[asyncio.Task[None]]) -> None:
         """HTTP first, engines second; nothing is left behind."""
-        everything: list[Kept] = [*self._engines, self._http]
+        everything: list[Kept] = [*self._engines, self._http, self._jobs]
         for one in everything:
             one.let_die()
+        jobs = asyncio.create_task(self._jobs.stop(), name="end of jobs")  # nobody waits for its answers
         await self._drain(self._config.drain_timeout if self._stops == 1 else 0.0)
         await self._http.stop()
+        await jobs
         self._control.kill_workers()  # whom a dead gunicorn has left
         await asyncio.gather(*(engine.stop() for engine in self._engines))
         for task in kept:
@@ -148,7 +153,7 @@ class Supervisor:
         if self._stops == 2 and self._drain_seconds is not None:
             self._begin_drain(0.0)
         elif self._stops > 2:
-            for one in (*self._engines, self._http):
+            for one in (*self._engines, self._http, self._jobs):
                 if one.child is not None:
                     one.child.kill()
             self._control.kill_workers()

@@ -112,12 +112,12 @@ class Job:
                 left = await self._send(batch, lines, left, part)
             finally:
                 part.close()
-        if left:
+        if left or batch.expired_at is not None:
             return await self._change()
         return await self._change("in_progress", status="finalizing", finalizing_at=now())
 
     async def _send(self, batch: Any, lines: Lines, places: list[int], part: Part) -> list[int]:
-        """Places of those that could not be run; if time was what they lacked, they are told to have expired."""
+        """Places of those that were not run; if time was what they lacked, they are told to have expired."""
 
         async def keep(results: Sequence[Result]) -> None:
             await self._do(record, self._room.database, self.claim, part, results)
@@ -125,7 +125,10 @@ class Job:
         sending = Sending(lines, batch.owner, self._room.app, self._room.gate(batch.model), keep)
         await sending.run(places, max(0.0, batch.expires_at - time.time()), self._cancelled)
         left = await self._left(batch, lines)
-        for start in range(0, 0 if self._cancelled.is_set() else len(left), AT_ONCE):
+        if not left or self._cancelled.is_set():
+            return left
+        ending = await self._change("in_progress", expired_at=now())  # whoever goes on here, it has expired
+        for start in range(0, len(left) if ending.status == "in_progress" else 0, AT_ONCE):
             some = left[start : start + AT_ONCE]
             await keep([unanswered(lines.number(place), lines.read(place), EXPIRED) for place in some])
         return left

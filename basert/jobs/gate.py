@@ -79,9 +79,9 @@ class Gate:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                queue.remove(turn)
-            else:  # its turn had come
-                self._leave()
+                self._admit()  # others may have waited for this one
+            else:
+                self._leave()  # its turn had come
             raise
 
     def _leave(self) -> None:
@@ -91,12 +91,16 @@ class Gate:
 
     def _admit(self) -> None:
         while queue := self._next():
+            turn = queue.popleft()
             self._running += 1
             self._alone = queue is self._suspects
-            queue.popleft().set_result(None)
+            turn.set_result(None)
 
     def _next(self) -> _Waiting | None:
-        """Those of whom one may enter."""
+        """Those of whom one may enter: the first, who has not given up."""
+        for queue in (self._suspects, self._waiting):
+            while queue and queue[0].cancelled():
+                queue.popleft()
         if self._resting is not None or self._alone:
             return None
         if self._suspects:

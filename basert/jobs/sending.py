@@ -17,7 +17,6 @@ from basert.jobs.results import Result, Tokens
 from basert.schema.batches import AnswerBody, InputLine, LineError, OutputLine
 
 MOST_UNRECORDED = 256  # answers that may wait for the disk
-MOST_WAITING = 512  # lines that may wait for their turn; more than a gate ever lets in
 
 Record = Callable[[Sequence[Result]], Awaitable[None]]
 
@@ -32,7 +31,7 @@ class Sending:
         self._gate = gate
         self._record = record
         self._answered: asyncio.Queue[Result | None] = asyncio.Queue(MOST_UNRECORDED)
-        self._room = asyncio.Semaphore(MOST_WAITING)
+        self._next = asyncio.Semaphore()  # one line waits for its turn, so that batches take turns
 
     async def run(self, places: Sequence[int], seconds: float, stopped: asyncio.Event) -> None:
         """Until all are answered, or the time is over, or it is `stopped`; what is answered is recorded then.
@@ -56,15 +55,21 @@ class Sending:
     async def _send_all(self, places: Sequence[int]) -> None:
         async with asyncio.TaskGroup() as group:
             for place in places:
-                await self._room.acquire()
+                await self._next.acquire()
                 group.create_task(self._send(place))
 
     async def _send(self, place: int) -> None:
-        try:
-            line, answer = await answered(self._app, lambda: self._lines.read(place), self._owner, self._gate)
-            await self._answered.put(result(self._lines.number(place), line, answer))
-        finally:
-            self._room.release()
+        tries = 0
+
+        def read() -> InputLine:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                self._next.release()
+            return self._lines.read(place)
+
+        line, answer = await answered(self._app, read, self._owner, self._gate)
+        await self._answered.put(result(self._lines.number(place), line, answer))
 
     async def _record_all(self) -> None:
         """As many at a time as have come while the last ones went to the disk."""

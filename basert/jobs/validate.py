@@ -14,7 +14,7 @@ import msgspec
 from basert.errors import BasertError
 from basert.jobs.lines import Lines
 from basert.schema.batches import BatchError, InputLine
-from basert.schema.parsing import parse
+from basert.schema.parsing import parse, translated
 
 MOST_ERRORS = 100  # that are listed
 
@@ -68,7 +68,8 @@ class _Checked:
         try:
             line = lines.read(place)
         except msgspec.ValidationError as error:
-            yield _error("invalid_request", f"This line is no request: {error}.", _missing(str(error)))
+            told = translated(str(error))
+            yield _error("invalid_request", told.message, told.param)
             return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield _error("invalid_json_line", "This line is not parseable as valid JSON.")
@@ -105,14 +106,6 @@ class _Checked:
         self.model = self.model or asked.model
         if asked.stream:
             yield _error("invalid_request", "Batches are not streamed; leave it out.", "body.stream")
-
-
-def _missing(message: str) -> str | None:
-    """The field that a line lacks or has wrong, in msgspec's words."""
-    for name in ("custom_id", "method", "url", "body"):
-        if f"`{name}`" in message or f"`$.{name}`" in message:
-            return name
-    return None
 
 
 def _error(code: str, message: str, param: str | None = None) -> BatchError:

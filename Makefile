@@ -33,7 +33,7 @@ $(VENV)/.run: $(VENV)/.made setup.cfg constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(INSTALL) '.[cpu,openvino,audio,export,signing,peers,test,dev]'
+	$(INSTALL) '.[cpu,openvino,audio,postgres,export,signing,peers,test,dev]'
 	touch $@
 
 tests/node/node_modules/.made: tests/node/package.json

@@ -23,6 +23,8 @@ from basert.reasoning import formats as reasoning
 from basert.settings import Help, Loaded
 from basert.tools import formats as tools
 
+POSTGRESQL = "postgresql+psycopg://"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AppConfig:
@@ -84,6 +86,36 @@ class AppConfig:
     responses_max_bytes: Annotated[
         int, Help("What all kept responses may take; the oldest go first.", least=1 << 20)
     ] = 64 << 20
+    files_dir: Annotated[
+        Path | None, Help("Keep files, and run batches of requests, here: /v1/files and /v1/batches.")
+    ] = None
+    files_max_bytes: Annotated[int, Help("Largest file; a larger one is answered 413.", least=1024)] = (
+        512 << 20
+    )
+    files_quota_bytes: Annotated[
+        int | None, Help("What all files may take together; else as much as the disk has.", least=1024)
+    ] = None
+    files_key_quota_bytes: Annotated[
+        int | None, Help("What the files of one key may take together.", least=1024)
+    ] = None
+    files_expiry: Annotated[
+        float,
+        Help("Seconds that a file is kept when its upload names none; 0: until it is deleted.", least=0),
+    ] = 30 * 86400.0
+    database_url: Annotated[
+        str | None,
+        Help(
+            "Where files and batches are recorded: postgresql+psycopg://…; else in --files-dir.", secret=True
+        ),
+    ] = None
+    batch_max_lines: Annotated[int, Help("Most requests of a batch.", least=1)] = 50_000
+    batch_window: Annotated[float, Help("Seconds after which a batch expires that is not done.", least=1)] = (
+        86400.0
+    )
+    batch_lines: Annotated[
+        int | None,
+        Help("Lines of batches that a model works on at once; else three quarters of its slots.", least=1),
+    ] = None
     tool_format: Annotated[
         str,
         Help("How models write tool calls; else as their template tells.", choices=("auto", *tools.FORMATS)),
@@ -237,6 +269,7 @@ def _check_together(loaded: Loaded[ServeConfig]) -> None:
     _check_prefix_file(config.prefix_cache_file, loaded)
     if config.require_signature is not None:
         signing.check_key(config.require_signature, f"--require-signature ({sources['require_signature']})")
+    _check_files(config, sources)
     _check_limits(config, sources, is_open=not config.read_keys())
 
 
@@ -261,6 +294,18 @@ def _check_prefix_file(path: Path | None, loaded: Loaded[ServeConfig]) -> None:
         )
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ConfigError(f"{flag}: {path} must be a file, or a new name, in a folder that exists.")
+
+
+def _check_files(config: ServeConfig, sources: Mapping[str, str]) -> None:
+    if config.database_url is None:
+        return
+    flag = f"--database-url ({sources['database_url']})"
+    if config.files_dir is None:
+        raise ConfigError(
+            f"{flag} is for files and batches, which --files-dir switches on; name that as well."
+        )
+    if not config.database_url.startswith(POSTGRESQL):
+        raise ConfigError(f"{flag} must begin with {POSTGRESQL}; leave it out for a database in --files-dir.")
 
 
 def _check_cpus(config: ServeConfig, sources: Mapping[str, str]) -> None:

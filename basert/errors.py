@@ -14,6 +14,7 @@ BasertError                     500
 ├── Conflict                    409
 ├── RequestTimeout              408
 ├── PayloadTooLarge             413
+├── RangeNotSatisfiable         416
 ├── HeadersTooLarge             431
 ├── Overloaded                  429  the queue is full; Retry-After
 ├── RateLimited                 429  a key, or an address, has used up its minute; Retry-After
@@ -111,6 +112,11 @@ class PayloadTooLarge(BasertError):
     status = 413
     type = "invalid_request_error"
     default_code = "payload_too_large"
+
+
+class RangeNotSatisfiable(BasertError):
+    status = 416
+    type = "invalid_request_error"
 
 
 class HeadersTooLarge(BasertError):

@@ -228,6 +228,7 @@ class Stats(Message, tag="stats", frozen=True):
 
 class Watch(Message, tag="watch", frozen=True):
     pid: int
+    listens: bool = True  # to clients: the server is ready when one can answer, and a drain waits for them
 
 
 class WorkerReport(Message, tag="worker", frozen=True):

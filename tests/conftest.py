@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.export.small import write_checkpoint
+from tests.postgres import Postgres
 
 STORE = Path(__file__).parents[1] / ".cache" / "test-store"
 
@@ -70,3 +72,9 @@ def tiny_llama() -> tuple[Path, Path]:
     if not (checkpoint / "config.json").is_file():
         write_checkpoint(checkpoint, spread=0.25)
     return export(str(checkpoint), "tiny-llama", "fp32"), checkpoint
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server

@@ -69,6 +69,10 @@ command = click.Command(
 
 def _run(settings: ServeConfig) -> None:
     served = _served(settings)
+    if settings.files_dir is not None:
+        from basert.jobs import office  # which brings a database along
+
+        office.prepare(settings)
     listener = listen(settings.host, settings.port, os.environ)
     folder = RunFolder.below(settings.run_dir, os.environ)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from falcon.asgi import App
 
@@ -21,10 +21,12 @@ from basert.http.openapi import Document
 from basert.http.quotas import Quotas
 from basert.resources.anthropic import CountTokens, Messages
 from basert.resources.archive import Archive
+from basert.resources.batches import BatchCancel, BatchCollection, BatchItem
 from basert.resources.chat import ChatCompletions
 from basert.resources.classifying import Classify
 from basert.resources.completions import Completions
 from basert.resources.embeddings import BareEmbeddings, CohereEmbed, EmbeddingCollection
+from basert.resources.files import FileCollection, FileContent, FileItem
 from basert.resources.health import Exposition, Live, Ready
 from basert.resources.kept import Kept
 from basert.resources.listing import ModelCollection, ModelItem
@@ -36,6 +38,9 @@ from basert.resources.service import Service
 from basert.resources.tokenizing import Detokenize, Tokenize
 from basert.resources.transcriptions import Transcriptions, Translations
 from basert.supervisor.folder import KEYS, QUOTAS
+
+if TYPE_CHECKING:
+    from basert.jobs.office import Office
 
 
 class _App(App[Any, Any]):
@@ -83,13 +88,22 @@ def create_app(
     app.req_options.strip_url_path_trailing_slash = True
     install_error_handlers(app)
     kept = Kept(responses, config.responses_ttl, config.responses_max_bytes)
-    table = routes(service, Archive(kept))
+    table = routes(service, Archive(kept), _office(config))
     for path, resource in (table | {"/openapi.json": Document(table)}).items():
         app.add_route(path, resource)
     return app
 
 
-def routes(service: Service, archive: Archive) -> dict[str, Any]:
+def _office(config: AppConfig) -> Office | None:
+    """Files and batches, whose libraries only a server loads that has them."""
+    if config.files_dir is None:
+        return None
+    from basert.jobs.office import open_office
+
+    return open_office(config, config.files_dir)
+
+
+def routes(service: Service, archive: Archive, office: Office | None) -> dict[str, Any]:
     studio = Studio(service.config)
     return {
         "/v1/chat/completions": ChatCompletions(service),
@@ -115,6 +129,12 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/embed": BareEmbeddings(service),
         "/v1/audio/transcriptions": Transcriptions(service, studio),
         "/v1/audio/translations": Translations(service, studio),
+        "/v1/files": FileCollection(service, office),
+        "/v1/files/{file}": FileItem(service, office),
+        "/v1/files/{file}/content": FileContent(service, office),
+        "/v1/batches": BatchCollection(service, office),
+        "/v1/batches/{batch}": BatchItem(service, office),
+        "/v1/batches/{batch}/cancel": BatchCancel(service, office),
         "/v1/models": ModelCollection(service),
         "/v1/models/load": Load(service),
         "/v1/models/unload": Unload(service),

@@ -18,6 +18,7 @@ from basert import keys
 from basert.config import AppConfig
 from basert.errors import ConfigError, Forbidden, Unauthorized
 from basert.http.caller import caller
+from basert.http.inside import OWNER
 from basert.http.limiting import Limiter
 from basert.keys import ANYBODY, Key
 
@@ -58,6 +59,9 @@ class Keys:
         who, needed = caller.get(), req.path not in self._open and req.method != "OPTIONS"
         req.context.key = who.key = ANYBODY  # also of what is refused
         req.context.owner = ""
+        if OWNER in req.scope:
+            self._trust(req, req.scope[OWNER])
+            return
         if needed and self._keys:
             req.context.key = who.key = self._known(_sent(req))
             req.context.owner = who.key.digest
@@ -68,6 +72,14 @@ class Keys:
     async def process_response(self, _req: Request, resp: Response, _resource: object, _ok: bool) -> None:
         if (allowance := caller.get().allowance) is not None:
             resp.set_headers(allowance.headers())
+
+    def _trust(self, req: Request, owner: str) -> None:
+        """A request from within (see http/inside.py): as whoever it is for, whose limits it has nothing to do
+        with. Raises Unauthorized when that key is no longer in force."""
+        if owner not in self._keys and self._keys:
+            raise Unauthorized("The API key that this was asked for with is no longer in force.")
+        req.context.key = caller.get().key = self._keys.get(owner, ANYBODY)
+        req.context.owner = owner
 
     def _known(self, sent: str) -> Key:
         if not sent:

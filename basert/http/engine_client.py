@@ -15,6 +15,7 @@ import msgspec
 from basert.errors import BasertError, EngineFailed, Unavailable
 from basert.http.caller import caller
 from basert.http.engine_link import RETRY_AFTER, Link, LinkLost, Replica, is_last
+from basert.http.inside import lane
 from basert.http.routing import Router, beginnings, weight
 from basert.messages import Encode, ModelState, Stats, Submit, Tokens, Vectors
 
@@ -72,11 +73,11 @@ class EngineClient:
         model that sleeps it waits as long as it takes.
         """
         who = caller.get()
-        lane = max(request.priority, who.key.priority)  # the less urgent one
-        request = msgspec.structs.replace(request, priority=lane)
-        generated = retried = False
+        priority = max(request.priority, who.key.priority, lane.get())  # the least urgent one
+        request = msgspec.structs.replace(request, priority=priority)
+        generated, once, patience = False, lane.get() > 0, 0.0  # a batch's lines are run again by other rules
         while True:
-            replica, link = await self._chosen(request, RETRY_PATIENCE if retried else 0.0)
+            replica, link = await self._chosen(request, patience)
             number, answer = link.submit(request)
             try:
                 while True:
@@ -89,11 +90,11 @@ class EngineClient:
                     if is_last(said):
                         return
             except LinkLost:
-                if generated or retried:
+                if generated or once:
                     raise EngineFailed(
                         f"The engine of {self._state.name} died during this request."
                     ) from None
-                retried = True
+                once, patience = True, RETRY_PATIENCE
             finally:
                 link.leave(number)
                 replica.load -= weight(request)

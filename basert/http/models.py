@@ -47,8 +47,10 @@ class Models:
     `orders`: what the supervisor can be asked to do.
     """
 
-    def __init__(self, control: Path, *, on_orphaned: Callable[[], None], workers: int = 1) -> None:
-        """workers: HTTP workers of this server."""
+    def __init__(
+        self, control: Path, *, on_orphaned: Callable[[], None], workers: int = 1, listens: bool = True
+    ) -> None:
+        """workers: HTTP workers of this server. listens: whether clients wait for this process' answers."""
         self.draining = False
         self.drain_seconds = 0.0
         self.on_reload: list[Callable[[], None]] = []
@@ -56,6 +58,7 @@ class Models:
         self._control = control
         self._on_orphaned = on_orphaned
         self._workers = workers
+        self._listens = listens
         self._models: dict[int, Model] = {}  # by the build's number
         self._serial = 0  # of the last UsageRequest
         self._open_requests = 0
@@ -147,7 +150,7 @@ class Models:
 
     async def _watch(self) -> Connection:
         connection = await Connection.open(self._control)
-        connection.send(Watch(os.getpid()))
+        connection.send(Watch(os.getpid(), self._listens))
         return connection
 
     async def _follow(self) -> None:

@@ -23,7 +23,7 @@ class Operation:
 
     summary: str
     request: type[msgspec.Struct] | None
-    answer: Any  # a type, or a tuple of those that it may have; None: plain text
+    answer: Any  # a type, or a tuple of those that it may have; None: plain text; bytes: as they are
     chunk: Any = None  # the type of what a stream's events hold, if it can stream
     error: type[msgspec.Struct] = ErrorBody
     form: str = "application/json"  # what the request is sent as
@@ -69,7 +69,7 @@ def describe(routes: Mapping[str, Any]) -> dict[str, Any]:
     """OpenAPI 3.1 of a route table."""
     listed = [one for resource in routes.values() for one in operations(resource).values()]
     kinds = [kind for one in listed for kind in (one.request, *_answers(one), one.chunk, one.error)]
-    types: list[Any] = [kind for kind in dict.fromkeys(kinds) if kind is not None]
+    types: list[Any] = [kind for kind in dict.fromkeys(kinds) if kind not in (None, bytes)]
     references, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = dict(zip(types, references, strict=True))
     return {
@@ -112,9 +112,10 @@ def _operation(one: Operation, path: str, schemas: Mapping[Any, Any]) -> dict[st
 
 def _answer(one: Operation, schemas: Mapping[Any, Any]) -> dict[str, Any]:
     answers = _answers(one)
-    told = [schemas[kind] for kind in answers if kind is not None]
+    told = [schemas[kind] for kind in answers if kind in schemas]
     content = _json(told[0] if len(told) == 1 else {"anyOf": told}) if told else {}
     content |= {"text/plain": {}} if None in answers else {}
+    content |= {"application/octet-stream": {}} if bytes in answers else {}
     return content | ({} if one.chunk is None else {"text/event-stream": {"schema": schemas[one.chunk]}})
 
 

@@ -25,15 +25,17 @@ from basert.resources.recordings import Recording, Studio
 from basert.resources.responding import send_events
 from basert.resources.service import Service
 from basert.resources.transcript_writer import TranscriptWriter
+from basert.schema.forms import from_form
 from basert.schema.parsing import convert
-from basert.schema.transcriptions import ServerVad, TranslationRequest, from_form
+from basert.schema.transcriptions import LISTS, OBJECTS, ServerVad, TranslationRequest
 
 
 async def transcribe(
     req: Request, resp: Response, kind: type[TranslationRequest], task: Task, service: Service, studio: Studio
 ) -> None:
-    async with read_form(req, service.config) as form:
-        request: TranslationRequest = convert(from_form(form.fields, form.filename), kind, texts=True)
+    async with read_form(req, service.config, most=service.config.max_audio_bytes) as form:
+        said = from_form(form.fields, form.filename, LISTS, OBJECTS)
+        request: TranslationRequest = convert(said, kind, texts=True)
         request.check()
         model, speech = speech_for(task, request.model, service.models)
         wish = _wish(request, task, model, speech, service)

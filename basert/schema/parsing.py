@@ -38,7 +38,7 @@ def parse(raw: bytes, kind: type[T], *, max_depth: int) -> T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
-        raise _translated(str(error)) from None
+        raise translated(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
 
@@ -51,7 +51,7 @@ def convert(value: Any, kind: Any, where: str = "", *, texts: bool = False) -> A
     try:
         return msgspec.convert(value, kind, strict=not texts)
     except msgspec.ValidationError as error:
-        raise _translated(str(error), where) from None
+        raise translated(str(error), where) from None
     except RecursionError:
         raise InvalidRequest(f"Invalid '{where}': it is nested too deeply.", param=where) from None
 
@@ -80,7 +80,8 @@ def too_deep(raw: bytes, limit: int) -> bool:
     return bool(brackets)
 
 
-def _translated(message: str, where: str = "") -> InvalidRequest:
+def translated(message: str, where: str = "") -> InvalidRequest:
+    """What msgspec says of a value that has the wrong type; `where` that stands."""
     match = _AT.fullmatch(message)
     assert match is not None
     path = (where + (match["path"] or "")).replace("[...]", "").removeprefix(".")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -159,36 +159,4 @@ class TranscriptionRequest(TranslationRequest, kw_only=True):
 
 LISTS = {"timestamp_granularities", "include", "keywords", "languages"}
 LISTS |= {"known_speaker_names", "known_speaker_references"}
-
-
-def from_form(fields: dict[str, list[str]], file: str | None) -> dict[str, Any]:
-    """A form's fields as JSON would have them: lists and objects by name, one value of everything else.
-
-    Names may end in [] where lists are meant, or name a member, as chunking_strategy[type]. file: its name.
-    Raises InvalidRequest for a field that comes twice.
-    """
-    values: dict[str, Any] = {} if file is None else {"file": file}
-    for given_name, texts in fields.items():
-        name, _, member = given_name.removesuffix("[]").rstrip("]").partition("[")
-        said = [text for text in texts if text]
-        if name in LISTS:
-            values.setdefault(name, []).extend(said)
-        elif len(said) > 1:
-            raise InvalidRequest(f"The form has '{given_name}' more than once; send it once.", param=name)
-        elif said and member:
-            inner = values.setdefault(name, {})
-            if isinstance(inner, dict):
-                inner[member] = said[0]
-        elif said:
-            values[name] = _decoded(name, said[0])
-    return values
-
-
-def _decoded(name: str, text: str) -> Any:
-    """An object is written as JSON in a form; everything else as it is."""
-    if not (name == "chunking_strategy" and text.startswith("{")):
-        return text
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidRequest(f"Invalid '{name}': it is neither 'auto' nor JSON.", param=name) from None
+OBJECTS = {"chunking_strategy"}

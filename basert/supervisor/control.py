@@ -57,8 +57,8 @@ class Control:
         match messages[:1]:
             case [EngineReport()]:
                 await self._serve_engine(connection, messages)
-            case [Watch()]:
-                await self._serve_worker(connection, messages)
+            case [Watch() as watch]:
+                await self._serve_worker(connection, messages, listens=watch.listens)
             case _:
                 _log.warning("process %d said nothing sensible on the control socket", connection.peer_pid)
 
@@ -71,8 +71,10 @@ class Control:
                 engine.receive(message)
             messages = await connection.receive()
 
-    async def _serve_worker(self, connection: Connection, messages: list[AnyMessage]) -> None:
-        worker = self._workers.add(connection)
+    async def _serve_worker(
+        self, connection: Connection, messages: list[AnyMessage], *, listens: bool
+    ) -> None:
+        worker = self._workers.add(connection, listens=listens)
         connection.send(self._greeting())
         try:
             while messages:

@@ -27,6 +27,7 @@ from basert.supervisor.control import Control
 from basert.supervisor.fleet import Fleet, Served
 from basert.supervisor.folder import CONFIG, CONTROL
 from basert.supervisor.http import HttpServer
+from basert.supervisor.jobs import Jobs
 from basert.supervisor.keys import KeysInForce
 from basert.supervisor.news import News
 from basert.supervisor.notify import Notifier
@@ -60,6 +61,7 @@ class Supervisor:
         self._workers = Workers(self._news)
         self._fleet = Fleet(config, folder, output, self._workers, self._news, self._announce)
         self._http = HttpServer(config, folder, listener, output)
+        self._jobs = Jobs(config, folder, output)
         self._keys = KeysInForce(config, folder, lambda: self._workers.tell(Reload()))
         self._control = Control(
             self._workers,
@@ -90,10 +92,11 @@ class Supervisor:
         watchdog = asyncio.create_task(self._notifier.keep_watchdog(), name="watchdog")
         key_watch = asyncio.create_task(self._keys.watch(), name="key file")
         http = asyncio.create_task(self._http.run(), name=self._http.what)
+        jobs = asyncio.create_task(self._jobs.run(), name="jobs") if self._config.files_dir else None
         try:
             await self._until_over(http)
         finally:
-            await self._end(http)
+            await self._end(http, jobs)
             watchdog.cancel()
             key_watch.cancel()
 
@@ -107,17 +110,21 @@ class Supervisor:
         if http in done:
             raise Unavailable(f"The HTTP server cannot be started: {self._http.failure}")
 
-    async def _end(self, http: asyncio.Task[None]) -> None:
+    async def _end(self, http: asyncio.Task[None], jobs: asyncio.Task[None] | None) -> None:
         """HTTP first, engines second; nothing is left behind."""
         self._control.drop_orders()
         self._fleet.let_die()
         self._http.let_die()
+        jobs_end = asyncio.create_task(self._jobs.stop(), name="end of jobs")  # nobody waits for its answers
         await self._drain(self._config.drain_timeout if self._stops == 1 else 0.0)
         await self._http.stop()
+        await jobs_end
         self._workers.kill()  # whom a dead gunicorn has left
         await self._fleet.stop()
-        http.cancel()  # if it waits to start again
-        await asyncio.gather(http, return_exceptions=True)
+        kept = [task for task in (http, jobs) if task is not None]
+        for task in kept:
+            task.cancel()  # if it waits to start something again
+        await asyncio.gather(*kept, return_exceptions=True)
         self._control.close()
 
     async def _drain(self, seconds: float) -> None:
@@ -158,8 +165,9 @@ class Supervisor:
             self._begin_drain(0.0)
         elif self._stops > 2:
             self._fleet.engines.kill()
-            if self._http.child is not None:
-                self._http.child.kill()
+            for one in (self._http, self._jobs):
+                if one.child is not None:
+                    one.child.kill()
             self._workers.kill()
 
     def _asked_to_reload(self) -> None:

@@ -22,6 +22,7 @@ class Worker:
     connection: Connection
     pid: int
     usage: Usage
+    listens: bool = True  # to clients; else it asks for itself, and a drain does not wait for it
     open_requests: int | None = None
     prepared: dict[int, str] = field(default_factory=dict)  # by build: why it cannot serve that, or ""
 
@@ -32,8 +33,12 @@ class Workers:
         self._news = news
         self._serial = 0
 
-    def add(self, connection: Connection) -> Worker:
-        worker = Worker(connection, connection.peer_pid, Usage(self._serial))
+    @property
+    def _listening(self) -> list[Worker]:
+        return [worker for worker in self.all if worker.listens]
+
+    def add(self, connection: Connection, *, listens: bool) -> Worker:
+        worker = Worker(connection, connection.peer_pid, Usage(self._serial), listens)
         self.all.append(worker)
         return worker
 
@@ -53,12 +58,12 @@ class Workers:
     @property
     def answering(self) -> bool:
         """Whether one of them can."""
-        return any(worker.open_requests is not None for worker in self.all)
+        return any(worker.open_requests is not None for worker in self._listening)
 
     @property
     def done(self) -> bool:
         """Whether each has said that it has no request open."""
-        return all(worker.open_requests == 0 for worker in self.all)
+        return all(worker.open_requests == 0 for worker in self._listening)
 
     def forget_open_requests(self) -> None:
         """What they say from now on counts."""
@@ -71,7 +76,7 @@ class Workers:
 
     def kill(self) -> None:
         """Those that are still connected live, so their process numbers are theirs."""
-        for worker in self.all:
+        for worker in self._listening:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
 

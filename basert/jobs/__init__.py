@@ -1,0 +1,1 @@
+"""Files that clients leave here, and batches of requests in them."""

@@ -1,0 +1,77 @@
+"""`python -m basert.jobs RUN_FOLDER`: the process that runs batches, with the HTTP app but no port.
+
+Each line of a batch is a request to that app, in this process: so it is answered as it would be over the
+wire, and the HTTP workers have no more to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from basert import config, logs
+from basert.config import ServeConfig
+from basert.errors import ConfigError
+from basert.http.app import create_app
+from basert.http.models import Models
+from basert.jobs.office import Office, open_office
+from basert.jobs.running import Room
+from basert.jobs.worker import Gates, Worker
+from basert.resources.batches import check_model
+from basert.supervisor.folder import CONFIG, CONTROL, RESPONSES
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(settings: ServeConfig, folder: Path) -> None:
+    """Until SIGTERM, or the supervisor's end. Raises ConfigError."""
+    if settings.files_dir is None:
+        raise ConfigError("Batches need --files-dir.")
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    office = open_office(settings, settings.files_dir)
+    models = Models(folder / CONTROL, on_orphaned=stopped.set, listens=False)
+    await models.start()
+    try:
+        await _work(settings, folder, office, models, stopped)
+    finally:
+        await models.stop()
+        office.database.close()
+
+
+async def _work(
+    settings: ServeConfig, folder: Path, office: Office, models: Models, stopped: asyncio.Event
+) -> None:
+    # A line has the time that its batch has.
+    app = create_app(dataclasses.replace(settings, request_timeout=0.0), models, folder / RESPONSES, folder)
+    gates = Gates(models, settings.batch_lines, settings.restart_limit)
+    room = Room(
+        office.database,
+        office.contents,
+        office.files,
+        settings,
+        app,
+        gates,
+        lambda model, endpoint: check_model(model, endpoint, models),
+    )
+    try:
+        await Worker(room).run(stopped)
+    finally:
+        gates.close()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    settings = config.from_json((folder / CONFIG).read_bytes())
+    logs.setup("jobs", settings.log_format, settings.log_level)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the other CPUs are the engines'
+    asyncio.run(serve(settings, folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The records of files and batches: their tables, and transactions off the event loop. Knows SQL, no HTTP.
+
+SQLite by default: one file beside the files, which HTTP workers and the process that runs batches share. On
+PostgreSQL several hosts can. What is committed is on the disk before anybody is told of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from basert.errors import ConfigError, Unavailable
+
+VERSION = 1  # of the tables
+THREADS = 4  # that a process has its transactions in
+PATIENCE = 30.0  # seconds that a transaction waits for others
+RETRY_AFTER = 2.0  # seconds
+_LOCK = 0x6261736572740000  # whoever makes the tables in PostgreSQL holds this
+
+# Ids of their own would not tell what came first; of two made in one second, neither would created_at.
+_Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_tables = sa.MetaData()
+_log = logging.getLogger(__name__)
+
+schema = sa.Table("basert_schema", _tables, sa.Column("version", sa.Integer, nullable=False))
+
+files = sa.Table(
+    "basert_files",
+    _tables,
+    sa.Column("number", _Number, primary_key=True),
+    sa.Column("id", sa.String, nullable=False, unique=True),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("purpose", sa.String, nullable=False),
+    sa.Column("filename", sa.String, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Index("basert_files_by_owner", "owner", "number"),
+)
+
+batches = sa.Table(
+    "basert_batches",
+    _tables,
+    sa.Column("number", _Number, primary_key=True),
+    sa.Column("id", sa.String, nullable=False, unique=True),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("endpoint", sa.String, nullable=False),
+    sa.Column("input_file_id", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("metadata", sa.String),  # JSON
+    sa.Column("errors", sa.String),  # JSON, of a file that is no batch
+    sa.Column("model", sa.String),
+    sa.Column("output_seconds", sa.BigInteger),  # that its outputs are kept
+    sa.Column("output_file_id", sa.String),
+    sa.Column("error_file_id", sa.String),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=name != "created_at")
+        for name in (
+            *("created_at", "expires_at", "in_progress_at", "finalizing_at", "completed_at"),
+            *("failed_at", "expired_at", "cancelling_at", "cancelled_at"),
+        )
+    ),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+        for name in (
+            *("total", "completed", "failed"),  # lines
+            *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
+        )
+    ),
+    # Who runs it: nobody, once `leased` has passed by the database's clock. Each has a token of its own.
+    sa.Column("holder", sa.String),
+    sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("leased", sa.Double, nullable=False, server_default="0"),
+    sa.Index("basert_batches_by_owner", "owner", "number"),
+    sa.Index("basert_batches_by_status", "status", "number"),
+)
+
+answers = sa.Table(
+    "basert_answers",
+    _tables,
+    sa.Column("batch", sa.String, primary_key=True),
+    sa.Column("line", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("token", sa.BigInteger, nullable=False),  # whose part has it, and where there
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("length", sa.BigInteger, nullable=False),
+    sa.Column("ok", sa.Boolean, nullable=False),
+)
+
+
+class Database:
+    """Opened when first used. `reading` and `writing` block; the event loop goes through `run`."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError for a URL that is none, or whose driver is not installed."""
+        try:
+            self._engine = _engine(sa.make_url(url))
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"--database-url needs the package {error.name}; install basert[postgres]."
+            ) from None
+        except (sa.exc.ArgumentError, ValueError):
+            raise ConfigError("--database-url is no URL of a database.") from None
+        self._threads = ThreadPoolExecutor(THREADS, "database")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may use it as well."""
+        return self._engine.dialect.name != "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of everything. Raises Unavailable."""
+        with _told(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that is kept whole, or not at all. Raises Unavailable: then it may be either."""
+        with _told(), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do work with transactions, or with the disk, in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+
+    def now(self) -> sa.ColumnElement[float]:
+        """Seconds, by the clock that all who share the database share."""
+        if self.is_shared:
+            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+        return sa.literal(time.time(), sa.Double)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._engine.dispose()
+
+    def prepare(self) -> None:
+        """Make the tables, or bring them up to date. Raises ConfigError, also when it cannot be reached."""
+        try:
+            with self.writing() as tx:
+                if self.is_shared:
+                    tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+                _migrate(tx)
+        except Unavailable as error:
+            raise ConfigError(f"The database of --files-dir cannot be used ({error.__cause__}).") from None
+
+
+def _migrate(tx: sa.Connection) -> None:
+    schema.create(tx, checkfirst=True)
+    found = tx.execute(sa.select(schema.c.version)).scalar()
+    if found is None:
+        _tables.create_all(tx)
+        tx.execute(sa.insert(schema).values(version=VERSION))
+    elif found > VERSION:
+        raise ConfigError(
+            f"The database of --files-dir was made by a newer basert (its tables have version {found}, this "
+            f"one's {VERSION}); install that."
+        )
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(
+            url, pool_size=THREADS, pool_pre_ping=True, connect_args={"connect_timeout": int(PATIENCE)}
+        )
+    engine = sa.create_engine(url, pool_size=THREADS, connect_args={"timeout": PATIENCE})
+    event.listen(engine, "connect", _opened)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _opened(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say when a transaction begins
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin(connection: sa.Connection) -> None:
+    """A writer takes its turn at once: one that had read first might find that it has come too late."""
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise
+    except (DBAPIError, sa.exc.TimeoutError) as error:
+        cause = getattr(error, "orig", None) or error
+        _log.error("the database of files and batches failed: %s", str(cause).strip())
+        raise Unavailable(
+            "The database of files and batches cannot be reached; try again.",
+            code="database_unavailable",
+            retry_after=RETRY_AFTER,
+        ) from cause

@@ -174,11 +174,11 @@ async def test_a_key_of_the_batch_lane_waits_for_all_others(
                     await asyncio.sleep(0.01)
 
             first = group.create_task(ask("day", max_tokens=10_000))
-            await until_engine_has('basert_running_requests{model="tiny"} 1.0')
+            await until_engine_has('basert_running_requests{model="tiny",replica="0"} 1.0')
             group.create_task(ask("night", priority=0))  # whatever it asks for
-            await until_engine_has('basert_waiting_requests{model="tiny"} 1.0')
+            await until_engine_has('basert_waiting_requests{model="tiny",replica="0"} 1.0')
             group.create_task(ask("day"))
-            await until_engine_has('basert_waiting_requests{model="tiny"} 2.0')
+            await until_engine_has('basert_waiting_requests{model="tiny",replica="0"} 2.0')
             first.cancel()
     assert ended == ["day", "night"]
 

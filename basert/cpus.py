@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from basert.errors import ConfigError
+import itertools
 
 NODES = Path("/sys/devices/system/node")
 TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -86,7 +87,7 @@ def divided(cpus: Iterable[int], parts: int) -> list[tuple[frozenset[int], int]]
         return [(frozenset(cpus), 1)] * parts
     quota = max(1, _quota() // parts)
     ends = [len(cores) * part // parts for part in range(parts + 1)]
-    shares = [cores[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    shares = [cores[begin:end] for begin, end in itertools.pairwise(ends)]
     return [(frozenset().union(*share), min(len(share), quota)) for share in shares]
 
 

@@ -212,8 +212,8 @@ def _profile(
     manifest = read_manifest(bundle)
     if manifest.family != "decoder":
         raise ConfigError(
-            f"--profile steps a decoder that writes texts, and {manifest.name} is of the family {manifest.family};"
-            " measure it without."
+            f"--profile steps a decoder that writes texts, and {manifest.name} is of the family"
+            f" {manifest.family}; measure it without."
         )
     found = profiling.profile(bundle, rows, flags["prompt_tokens"][0], threads)
     click.echo(profiling.render(found, f"{manifest.name}, {manifest.variant}, {environment.machine().cpu}"))

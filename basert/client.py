@@ -64,6 +64,39 @@ class Hearing(msgspec.Struct, frozen=True):
     raw: bytes = b""  # the event as it came
 
 
+class Word(msgspec.Struct, frozen=True):
+    """Of a transcript; seconds of the recording."""
+
+    start: float
+    end: float
+    word: str
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """Likewise. Some servers have words here."""
+
+    start: float
+    end: float
+    text: str = ""
+    words: list[Word] = []
+
+
+class Transcript(msgspec.Struct, frozen=True):
+    """An answer of /v1/audio/transcriptions, or the last event of its stream."""
+
+    text: str
+    segments: list[Segment] = []
+    words: list[Word] = []
+
+    @classmethod
+    def read(cls, raw: bytes) -> Transcript:
+        """Raises RequestFailed where it is none."""
+        try:
+            return _decode_transcript(raw)
+        except msgspec.MsgspecError:
+            raise RequestFailed("it answered no transcript.") from None
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """An entry of /v1/models; what is None a server of another make does not say."""
 
@@ -104,6 +137,7 @@ class _ErrorAnswer(msgspec.Struct, frozen=True):
 _decode_embeddings = msgspec.json.Decoder(Embeddings).decode
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decode_hearing = msgspec.json.Decoder(Hearing).decode
+_decode_transcript = msgspec.json.Decoder(Transcript).decode
 _decode_error = msgspec.json.Decoder(_ErrorAnswer).decode
 
 
@@ -159,13 +193,20 @@ class Client:
         raise self._early_end()
 
     async def transcribe(
-        self, path: str, file: IO[bytes], name: str, fields: Sequence[tuple[str, str]]
+        self,
+        path: str,
+        file: IO[bytes],
+        name: str,
+        fields: Sequence[tuple[str, str]],
+        *,
+        stream: bool = True,
     ) -> AsyncGenerator[Hearing]:
         """What is heard as it comes, last the event of the whole. `fields`: of the form, without `stream`.
 
-        A server that does not stream is told by an event without a type, whose `raw` is its answer.
+        A server that does not stream, or is not to, is told by an event without a type, whose `raw` is its
+        answer.
         """
-        form = aiohttp.FormData([*fields, ("stream", "true")])
+        form = aiohttp.FormData([*fields, *([("stream", "true")] if stream else [])])
         form.add_field("file", file, filename=name)
         async with self._request("POST", path, form=form) as answer:
             if answer.content_type != "text/event-stream":

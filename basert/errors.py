@@ -18,6 +18,7 @@ BasertError                     500
 ├── Overloaded                  429  the queue is full; Retry-After
 ├── Unavailable                 503  model loading, engine restarting, draining; Retry-After
 ├── EngineFailed                500  the engine died or failed while this request ran
+├── NotInstalled            501  packages of one of basert's extras are not on this host
 ├── BundleError                      a bundle is missing, broken, or drifted
 ├── ExportError                      an export cannot start or go on
 │   └── ParityError                  the parity gate said no
@@ -128,6 +129,13 @@ class EngineFailed(BasertError):
     status = 500
     type = "server_error"
     default_code = "engine_failed"
+
+
+class NotInstalled(BasertError):
+    status = 501
+    type = "server_error"
+    default_code = "not_installed"
+    should_retry = False  # nothing installs itself
 
 
 class BundleError(BasertError):

@@ -27,12 +27,6 @@ _PINNED = {
         "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
         "bfcl_eval/data/",
     ),
-    # PocketSphinx's source (BSD) has LibriVox recordings (public domain) with the times of their words.
-    "pocketsphinx==5.0.4": (
-        "pocketsphinx-5.0.4.tar.gz",
-        "17d2971e998490def9554b6ba41886708422af5b4ae888723b1b077aab0fe8d4",
-        "pocketsphinx-5.0.4/test/data/librivox/",
-    ),
     # Silero VAD as its authors publish it (MIT): what the server's own arithmetic is held to.
     "silero-vad==6.2.3": (
         "silero_vad-6.2.3-py3-none-any.whl",
@@ -40,9 +34,6 @@ _PINNED = {
         "silero_vad/data/silero_vad_16k_op15.onnx",
     ),
 }
-
-# What tells pip a source package's metadata, where its newest version cannot any more.
-_BUILD_CONSTRAINTS = {"pocketsphinx==5.0.4": "scikit-build-core==0.9.10"}
 
 
 def unpacked(requirement: str) -> Path:
@@ -61,10 +52,7 @@ def unpacked(requirement: str) -> Path:
 
 def _download(requirement: str, name: str, into: Path) -> Path:
     kind = "--only-binary=:all:" if name.endswith(".whl") else f"--no-binary={requirement.partition('==')[0]}"
-    constraints = into / "build-constraints.txt"
-    constraints.write_text(_BUILD_CONSTRAINTS.get(requirement, ""))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind, "--dest", str(into)]
-    command += ["--build-constraint", str(constraints)]
     # pip asks a source package for its metadata once it is here; whether that works does not matter.
     done = subprocess.run([*command, requirement], capture_output=True, text=True)
     assert (into / name).is_file(), done.stderr

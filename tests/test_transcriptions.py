@@ -17,8 +17,7 @@ from openai import OpenAI
 
 from export import sources
 from export.prepare import prepare
-from tests.audio.recordings import NAMES, silence, speech
-from tests.packages import unpacked
+from tests.audio.recordings import NAMES, folder, silence, speech
 from tests.serving import Server
 
 RATE = 16_000
@@ -45,7 +44,7 @@ def words_of(text: str) -> list[str]:
 
 def true_words(name: str) -> list[tuple[str, float, float]]:
     """(word, start, end) in seconds, as PocketSphinx aligned them."""
-    told = json.loads((unpacked("pocketsphinx==5.0.4") / f"{name}.json").read_text())["w"]
+    told = json.loads((folder() / f"{name}.json").read_text())["w"]
     return [(one["t"], one["b"], one["b"] + one["d"]) for one in told if one["t"][0].isalpha()]
 
 

@@ -2,6 +2,7 @@
 
 A process, not a thread: ffmpeg reads what strangers send, and should it crash or run wild, nothing but that
 file is lost. It starts in about 0.1 s. Both ends are files in memory: the event loop has no bytes to move.
+Files that hold samples as they are wanted take none (basert.audio.plain).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from basert.audio.decoding import RATE, Outcome
-from basert.errors import BasertError, ConfigError, InvalidRequest, PayloadTooLarge
+from basert.audio.plain import pcm
+from basert.errors import BasertError, InvalidRequest, NotInstalled, PayloadTooLarge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +42,7 @@ async def decode(source: bytes | Path, limits: Limits | None = None) -> NDArray[
 
     The format is told by the content, whatever the file is called. A file that breaks off gives what it has.
     Raises InvalidRequest for what holds no sound or more than the limits allow, PayloadTooLarge for too many
-    bytes, ConfigError where the extra `audio` is not installed. Cancelled, it ends its process.
+    bytes, NotInstalled where the extra `audio` is not installed. Cancelled, it ends its process.
     """
     limits = limits or Limits()
     with _opened(source) as given, _memory("samples") as made:
@@ -52,6 +54,8 @@ async def decode(source: bytes | Path, limits: Limits | None = None) -> NDArray[
             )
         if size == 0:
             raise InvalidRequest("The file is empty; send one with sound in it.", param="file")
+        if (samples := await asyncio.to_thread(_plain, given, limits)) is not None:
+            return samples
         status = await _run(given, made, limits)
         if status != Outcome.DECODED:
             raise _error(status, limits)
@@ -103,7 +107,7 @@ async def _run(given: int, made: int, limits: Limits) -> int:
 
 def _error(status: int, limits: Limits) -> BasertError:
     if status == Outcome.NOT_INSTALLED:
-        return ConfigError("This server cannot read sound files; install basert with its extra `audio`.")
+        return NotInstalled("Sound files cannot be read here; install basert with its extra `audio`.")
     if status == Outcome.TOO_LONG:
         text = f"The sound is longer than the {limits.most_seconds:g} seconds that are allowed; split it."
     elif status == Outcome.NO_SOUND:
@@ -117,12 +121,25 @@ def _error(status: int, limits: Limits) -> BasertError:
     return InvalidRequest(text, param="file")
 
 
+def _plain(given: int, limits: Limits) -> NDArray[np.float32] | None:
+    """Without a process; None where it takes one."""
+    samples = pcm(given, limits.most_seconds)
+    os.lseek(given, 0, os.SEEK_SET)
+    return None if samples is None else _floats(samples)
+
+
 def _samples(made: int) -> NDArray[np.float32]:
     import numpy as np
 
     os.lseek(made, 0, os.SEEK_SET)
     with open(made, "rb", closefd=False) as file:
-        return np.fromfile(file, "<i2").astype(np.float32) / np.float32(32768)
+        return _floats(np.fromfile(file, "<i2"))
+
+
+def _floats(samples: NDArray[np.int16]) -> NDArray[np.float32]:
+    import numpy as np
+
+    return samples.astype(np.float32) / np.float32(32768)
 
 
 __all__ = ["RATE", "Limits", "decode"]

@@ -54,7 +54,7 @@ def _mel_power(frames: NDArray[np.float32], bands: int) -> NDArray[np.float32]:
     """Energy [bands, n] of frames [n, 400] in each mel band."""
     spectrum = np.fft.rfft(frames * _hann())
     power: NDArray[np.float32] = spectrum.real**2 + spectrum.imag**2  # type: ignore[assignment]
-    return _mel_filters(bands) @ power.T
+    return mel_filters(bands) @ power.T
 
 
 @cache
@@ -64,7 +64,7 @@ def _hann() -> NDArray[np.float32]:
 
 
 @cache
-def _mel_filters(bands: int) -> NDArray[np.float32]:
+def mel_filters(bands: int) -> NDArray[np.float32]:
     """Triangles [bands, 201] f32 over the frequencies of a frame, each of the same area (Slaney's)."""
     frequencies = np.linspace(0, RATE / 2, _FRAME // 2 + 1)
     corners = _hertz(np.linspace(0, _mel(RATE / 2), bands + 2))

@@ -30,7 +30,7 @@ Array = NDArray[np.float32]
 def speech_probabilities(samples: Array) -> Array:
     """One probability for each CHUNK of `samples` [n] f32: [ceil(n / CHUNK)] f32.
 
-    Raises ConfigError where the extra `audio` is not installed.
+    Raises NotInstalled where the extra `audio` is not installed.
     """
     count = -(-len(samples) // CHUNK)
     if count == 0:

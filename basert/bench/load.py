@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from basert.bench.prompts import Prompts
-from basert.client import Client, RequestFailed
+from basert.client import Client, RequestFailed, Transcript
 
 PATH = "/v1/completions"
 Run = Callable[[Client, dict[str, Any], "Outcome"], Awaitable[None]]
@@ -28,6 +28,7 @@ class Outcome:
     tokens: int = 0
     prompt_tokens: int = 0
     vectors: list[str] = field(default_factory=list)  # of embeddings, base64 of float32
+    transcript: Transcript | None = None  # of a recording
     error: str | None = None
     began: asyncio.Event = field(default_factory=asyncio.Event)  # the first chunk, or the end without one
 

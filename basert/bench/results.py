@@ -103,6 +103,33 @@ class BucketCost(msgspec.Struct, frozen=True):
     run_seconds: float
 
 
+class Listening(msgspec.Struct, frozen=True):
+    """What a speech model's engine did for a line of Transcripts, the warm-up excluded; wall seconds."""
+
+    windows: int  # of sound, that went through the listener
+    windows_reused: int  # requests whose window a row had heard already
+    listen_seconds: float  # in the listener
+    steps: int  # of the decoder
+    rows: float  # of a decode step, in the mean
+    decode_seconds: float  # in the decoder
+    outside_seconds: float  # of the engine's steps, outside both graphs
+
+
+class Transcripts(msgspec.Struct, frozen=True):
+    """`concurrency` clients, each sending its next recording when the last was answered."""
+
+    seconds: float  # of a recording that is made of several; 0: single ones
+    asked: str  # "text" | "segments" | "words": what times
+    concurrency: int
+    requests: int  # answered, over all repetitions
+    errors: dict[str, int]  # message -> how often
+    sound_per_second: Spread  # seconds of recordings; its inverse is the real-time factor
+    first_segment: Percentiles
+    whole_request: Percentiles
+    word_error_rate: float  # 0 to 1 (and beyond)
+    engine: Listening | None  # None without /metrics
+
+
 class Machine(msgspec.Struct, frozen=True):
     """The machine that measured; the server's, when that runs here too."""
 
@@ -140,5 +167,7 @@ class Report(msgspec.Struct):
     embeddings: list[Embeddings] = []
     buckets: list[BucketCost] = []
     texts: str = ""  # which were embedded
+    transcripts: list[Transcripts] = []
+    recordings: str = ""  # which were transcribed
     skipped: list[str] = []
     complete: bool = False

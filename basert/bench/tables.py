@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from basert.bench.results import Embeddings, Level, Machine, Percentiles, Report, Spread, Subject
+from basert.bench.results import (
+    Embeddings,
+    Level,
+    Machine,
+    Percentiles,
+    Report,
+    Spread,
+    Subject,
+    Transcripts,
+)
 
 
 def render(report: Report) -> str:
@@ -23,11 +32,16 @@ def render(report: Report) -> str:
         parts += [report.texts, table(title, *_embeddings(report)), *_errors(report.embeddings)]
     if report.buckets:
         parts.append(table("Buckets of the graph, over all of it", *_buckets(report)))
+    if report.transcripts:
+        title = f"Transcripts: seconds of sound per second, {runs}; milliseconds at p50 / p90 / p99"
+        parts += [report.recordings, table(title, *_transcripts(report)), *_errors(report.transcripts)]
+    if any(one.engine for one in report.transcripts):
+        parts.append(table("The engine meanwhile", *_listening(report)))
     parts += [f"left out: {reason}" for reason in dict.fromkeys(report.skipped)]
     return "\n\n".join(parts)
 
 
-def _errors(measured: Sequence[Level | Embeddings]) -> list[str]:
+def _errors(measured: Sequence[Level | Embeddings | Transcripts]) -> list[str]:
     return [f"  {count} × {error}" for one in measured for error, count in one.errors.items()]
 
 
@@ -117,8 +131,56 @@ def _buckets(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
     return ("rows x tokens", "runs", "rows used", "tokens used", "ms/run", "µs/token", "of all"), [*rows]
 
 
-def _spread(spread: Spread) -> tuple[str, str]:
-    return f"{spread.median:,.0f}", f"({spread.lowest:,.0f}–{spread.highest:,.0f})"
+def _transcripts(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
+    rows = [
+        (
+            *_asked(one),
+            f"{one.requests}",
+            f"{sum(one.errors.values())}",
+            *_spread(one.sound_per_second, 1),
+            f"{1 / one.sound_per_second.median:.4f}",
+            _percentiles(one.first_segment),
+            _percentiles(one.whole_request),
+            f"{one.word_error_rate:.1%}",
+        )
+        for one in report.transcripts
+    ]
+    names = ("recordings", "asked", "clients", "answered", "errors", "sound/s", "", "real-time factor")
+    return (*names, "first segment", "whole", "word errors"), [*rows]
+
+
+def _listening(report: Report) -> tuple[Sequence[str], list[Sequence[str]]]:
+    rows = [
+        (
+            *_asked(one),
+            f"{engine.windows}",
+            f"{engine.windows_reused}",
+            _each(engine.listen_seconds, engine.windows),
+            f"{engine.steps}",
+            f"{engine.rows:.1f}",
+            _each(engine.decode_seconds, engine.steps),
+            _each(engine.outside_seconds, engine.steps),
+        )
+        for one in report.transcripts
+        if (engine := one.engine)
+    ]
+    names = ("recordings", "asked", "clients", "windows", "heard before", "ms/window", "steps", "rows/step")
+    return (*names, "ms/step", "ms outside the graphs"), [*rows]
+
+
+def _asked(one: Transcripts) -> tuple[str, str, str]:
+    return f"{one.seconds:g} s" if one.seconds else "single", one.asked, f"{one.concurrency}"
+
+
+def _each(seconds: float, count: int) -> str:
+    return f"{1e3 * seconds / count:.2f}" if count else ""
+
+
+def _spread(spread: Spread, digits: int = 0) -> tuple[str, str]:
+    median, lowest, highest = (
+        f"{value:,.{digits}f}" for value in (spread.median, spread.lowest, spread.highest)
+    )
+    return median, f"({lowest}–{highest})"
 
 
 def _percentiles(of: Percentiles, digits: int = 0) -> str:

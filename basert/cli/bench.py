@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import datetime
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from basert import progress
-from basert.bench import encoding, environment, profiling
-from basert.bench.engine import Bucket, Counters
-from basert.bench.load import Workload
-from basert.bench.plan import Plan, cells_of, measure
-from basert.bench.prompts import Prompts
-from basert.bench.results import Report, Subject
-from basert.bench.sentences import load, request
+from basert.bench import environment, profiling
 from basert.bench.tables import render
-from basert.cli.options import Target, connect, connection_options
+from basert.cli.measuring import measured
+from basert.cli.options import connect, connection_options
 from basert.cli.rooms import find_bundle
-from basert.client import Client, RequestFailed
 from basert.errors import ConfigError
-from basert.manifest import digest, read_manifest, write_json
+from basert.manifest import read_manifest, write_json
 
 
 class Counts(click.ParamType[tuple[int, ...]]):
@@ -78,9 +68,7 @@ class Counts(click.ParamType[tuple[int, ...]]):
     "--concurrency",
     "concurrencies",
     type=Counts(),
-    default="1,8,32",
-    show_default=True,
-    help="Clients, in turn.",
+    help="Clients, in turn.  [default: 1,8,32; of a speech model 1,8]",
 )
 @click.option(
     "--load-prompt-tokens",
@@ -125,11 +113,25 @@ class Counts(click.ParamType[tuple[int, ...]]):
     help="Of an encoder: texts for each pair of --inputs and --concurrency.",
 )
 @click.option(
+    "--sound",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Of a speech model: recordings of your own, each with its words in a .txt beside it.",
+)
+@click.option(
+    "--sound-seconds",
+    type=click.FloatRange(1),
+    metavar="N",
+    default=120,
+    show_default=True,
+    help="Of a speech model: length of the long recordings, which are made of single ones.",
+)
+@click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
     default=".cache/peers",
     show_default=True,
-    help="Where an encoder's texts are kept.",
+    help="Where texts and recordings are kept.",
 )
 @click.option(
     "--repetitions",
@@ -177,6 +179,9 @@ def command(
 
     An encoder has two tables of its own: texts per second and latency by --inputs and --concurrency, and what
     each shape of its graph was used for.
+
+    A speech model has two as well: seconds of sound per second, the time to the first segment and word errors
+    by kind of recording and --concurrency; and what its engine did meanwhile.
     """
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ConfigError(f"--json: the folder {json_file.absolute().parent} does not exist; make it first.")
@@ -187,7 +192,7 @@ def command(
         raise ConfigError("--shared-prefix must leave tokens to differ in; raise --load-prompt-tokens.")
     serve = [*_flag("--continuous-batching", slots), *_flag("--threads", threads)]
     with connect(model, url, api_key, serve) as target:
-        report = asyncio.run(_measure(target, flags))
+        report = asyncio.run(measured(target, flags))
     click.echo(render(report))
     if json_file is not None:
         write_json(json_file, report)
@@ -204,8 +209,13 @@ def _profile(
     rows = profiling.ROWS if source is ParameterSource.DEFAULT else flags["batches"]
     if not rows or not flags["prompt_tokens"]:
         raise ConfigError("--profile needs a --batch and a length of --prompt-tokens.")
-    found = profiling.profile(bundle, rows, flags["prompt_tokens"][0], threads)
     manifest = read_manifest(bundle)
+    if manifest.family != "decoder":
+        raise ConfigError(
+            f"--profile steps a decoder that writes texts, and {manifest.name} is of the family"
+            f" {manifest.family}; measure it without."
+        )
+    found = profiling.profile(bundle, rows, flags["prompt_tokens"][0], threads)
     click.echo(profiling.render(found, f"{manifest.name}, {manifest.variant}, {environment.machine().cpu}"))
     if json_file is not None:
         write_json(json_file, found)
@@ -213,64 +223,3 @@ def _profile(
 
 def _flag(name: str, value: int | None) -> list[str]:
     return [] if value is None else [name, str(value)]
-
-
-def _subject(target: Target) -> Subject:
-    build = target.card.system_fingerprint
-    if target.bundle is None:
-        return Subject(target.model, target.url, build)
-    manifest = read_manifest(target.bundle)
-    source = manifest.provenance.source.uri
-    return Subject(target.model, target.url, build, manifest.variant, digest(target.bundle), source)
-
-
-async def _measure(target: Target, flags: dict[str, Any]) -> Report:
-    report = Report(
-        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=sys.argv[1:],
-        machine=environment.machine(),
-        subject=_subject(target),
-        repetitions=flags["repetitions"],
-    )
-    async with Client(target.url, target.api_key) as client:
-        if await _embeds(client, target):
-            await _measure_encoder(client, target, report, flags)
-        else:
-            await _measure_decoder(client, target, report, flags)
-    return report
-
-
-async def _embeds(client: Client, target: Target) -> bool:
-    """Another server's model does not say; it is asked. Raises ConfigError for what can only rank or sort."""
-    if target.card.task in ("rerank", "classify"):
-        raise ConfigError(f"{target.model} gives scores: name a model that writes or embeds texts.")
-    if target.card.task == "transcribe":
-        raise ConfigError(f"{target.model} hears speech: name a model that writes or embeds texts.")
-    if target.card.task is not None:
-        return target.card.task == "embed"
-    try:
-        return bool((await client.embed(request(target.model, ["Hello."]))).data)
-    except RequestFailed:
-        return False
-
-
-async def _measure_decoder(client: Client, target: Target, report: Report, flags: dict[str, Any]) -> None:
-    counters = await Counters.read(client, target.model)
-    slots = int(counters.slots) if counters else sys.maxsize
-    names = [field.name for field in dataclasses.fields(Plan)]
-    asked = {name: flags[name] for name in names if name in flags}
-    plan = Plan(slots=slots, max_context=target.card.max_model_len or sys.maxsize, **asked)
-    workload = Workload(client, target.model, await Prompts.from_server(client, target.model))
-    with progress.task("measuring", unit="runs") as show:
-        await measure(cells_of(plan, report.skipped), workload, flags["seconds"], report, show)
-
-
-async def _measure_encoder(client: Client, target: Target, report: Report, flags: dict[str, Any]) -> None:
-    sentences = load(flags["cache"], flags["texts"])
-    report.texts = sentences.about
-    cells = encoding.cells_of(flags["inputs"], flags["concurrencies"], flags["texts"], report.skipped)
-    before = await Bucket.read(client, target.model)
-    with progress.task("measuring", unit="runs") as show:
-        texts = encoding.Texts(client, target.model, sentences)
-        await measure(cells, texts, flags["seconds"], report, show)
-    report.buckets = encoding.costs(before, await Bucket.read(client, target.model))

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from basert import progress
-from basert.bench import environment, sentences
+from basert.bench import environment, recordings, sentences
 from basert.bench.peers import cache as kept
 from basert.bench.peers import reference
 from basert.bench.peers.basert_itself import Basert
@@ -28,6 +28,7 @@ from basert.bench.peers.rounds import START, Plan, Rounds
 from basert.bench.peers.running import Entrant
 from basert.bench.peers.table import PEERS, TRIALS, peers_of
 from basert.bench.peers.texts import Texts
+from basert.bench.peers.transcribing import Transcribing
 from basert.bench.peers.trial import Discipline, Trial
 from basert.bench.prompts import Prompts
 from basert.bench.sentences import Sentences
@@ -92,6 +93,12 @@ class Names(click.ParamType[tuple[str, ...]]):
     show_default=True,
     help="Of an encoder: how many texts.",
 )
+@click.option(
+    "--sound",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Of a speech model: recordings of your own, each with its words in a .txt beside it.",
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of every server; else one per CPU.")
 @click.option(
     "--cache",
@@ -115,6 +122,7 @@ def command(
     repetitions: int,
     seconds: float,
     texts: int,
+    sound: Path | None,
     threads: int | None,
     cache: Path,
     output: Path,
@@ -132,7 +140,7 @@ def command(
     report = _report(served, trials, started, repetitions, threads or len(os.sched_getaffinity(0)))
     entrants = [*_entrants([Basert(), *_peers(served, peers)], served, cache, report)]
     if not install_only:
-        discipline = _discipline(served, texts, cache, report)
+        discipline = _discipline(served, texts, sound, cache, report)
         _measure(Plan(trials, repetitions, seconds), entrants, discipline, report, output)
     for name, reason in report.left_out.items():
         click.echo(f"left out: {name}: {reason}", err=True)
@@ -227,11 +235,17 @@ def _entrant(peer: Peer, model: Model, cache: Path, report: Comparison) -> Entra
     return Entrant(peer, setup)
 
 
-def _discipline(model: Model, texts: int, cache: Path, report: Comparison) -> Discipline[Any]:
+def _discipline(
+    model: Model, texts: int, sound: Path | None, cache: Path, report: Comparison
+) -> Discipline[Any]:
     if model.family == "encoder":
         measured = sentences.load(cache, texts)
         report.method = [*Encoding.method, measured.about]
         return Encoding(measured, _reference(model, measured, cache, report))
+    if model.family == "speech":
+        heard = asyncio.run(recordings.load(cache, sound))
+        report.method = [*Transcribing.method, heard.about]
+        return Transcribing(heard)
     text = tokenizer.load(model.bundle)
     report.method = [*Generating.method]
     prompts = Prompts.from_encoder(functools.partial(text.encode, add_special=False))

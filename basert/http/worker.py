@@ -141,6 +141,7 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the other CPUs are the engines'
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # likewise, and numpy's idle threads spin
     protocol.install()
     gc.freeze()  # what is imported by now stays shared between the workers
     HttpServer(settings, folder, listener).run()

@@ -12,9 +12,8 @@ import pytest
 
 from basert.audio.decode import Limits, decode
 from basert.errors import InvalidRequest, PayloadTooLarge
-from tests.audio.recordings import NAMES, speech
+from tests.audio.recordings import NAMES, folder, speech
 from tests.audio.sounds import sine, written
-from tests.packages import unpacked
 
 KINDS = [
     ("wav", "pcm_s16le", 44_100, "stereo"),
@@ -56,7 +55,7 @@ def assert_sine(samples: np.ndarray) -> None:
 
 
 async def test_what_is_16_khz_mono_already_stays_as_it_is(tmp_path: Path) -> None:
-    recording = unpacked("pocketsphinx==5.0.4") / f"{NAMES[0]}.wav"
+    recording = folder() / f"{NAMES[0]}.wav"
     np.testing.assert_array_equal(await decode(recording), speech())
     np.testing.assert_array_equal(await decode(recording.read_bytes()), speech())
 
@@ -78,7 +77,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
 
 @pytest.mark.parametrize("text", [PLAYLIST, "ffconcat version 1.0\nfile '{}'\n", "<SMIL>{}", "{}"])
 async def test_a_file_cannot_name_another_one(text: str) -> None:
-    other = unpacked("pocketsphinx==5.0.4") / f"{NAMES[0]}.wav"
+    other = folder() / f"{NAMES[0]}.wav"
     with pytest.raises(InvalidRequest, match="could not be decoded as sound; send WAV"):
         await decode(text.format(other).encode())
 

@@ -8,7 +8,7 @@ import pytest
 
 from basert.audio.voice import CHUNK, speech_probabilities
 from basert.audio.weights import silero
-from basert.errors import ConfigError
+from basert.errors import NotInstalled
 from tests.audio.recordings import NAMES, noise, silence, speech
 from tests.packages import unpacked
 
@@ -43,5 +43,5 @@ def test_any_length() -> None:
 
 def test_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="install basert with its extra `audio`"):
+    with pytest.raises(NotInstalled, match="install basert with its extra `audio`"):
         silero()

@@ -19,9 +19,12 @@ from basert.bench.results import Report, percentile
 from basert.manifest import digest
 from basert.profile import Profile
 from basert.server_process import ServerProcess, free_port
+from tests.audio.recordings import NAMES, speech
 from tests.cli.conftest import Run
+from tests.http.hearing import wav
 from tests.packages import DATA
 from tests.serving import Server
+from tests.tiny_speech import write_testing_speech
 
 SMALL = (
     "--batch",
@@ -143,6 +146,12 @@ def test_a_profile_needs_a_bundle(basert: Run, arguments: list[str]) -> None:
     assert "name a bundle of this machine" in done.stderr
 
 
+def test_a_profile_needs_a_decoder(basert: Run, tmp_path: Path) -> None:
+    done = basert("bench", str(write_testing_speech(tmp_path)), "--profile")
+    assert done.returncode == 2
+    assert "tiny-speech is of the family speech; measure it without" in done.stderr
+
+
 def test_a_profile_can_be_kept(basert: Run, tiny_llama: tuple[Path, Path], tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     done = basert("bench", str(tiny_llama[0]), "--profile", "--prompt-tokens", "8", "--json", str(file))
@@ -184,3 +193,49 @@ def test_an_encoder_has_tables_of_its_own(basert: Run, encoder: ServerProcess, t
         assert not one.errors
         assert len(one.texts_per_second.samples) == 2
         assert 0 < one.whole_request.p50 <= one.whole_request.p99
+
+
+HELLO = "<|0.00|> Hello world.<|2.00|>"
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """A folder with two recordings of one's own."""
+    folder = tmp_path / "sound"
+    folder.mkdir()
+    for name in NAMES[:2]:
+        (folder / f"{name}.wav").write_bytes(wav(speech(name)))
+        (folder / f"{name}.txt").write_text("Hello, world!")
+    return folder
+
+
+def test_a_speech_model_has_tables_of_its_own(basert: Run, sound: Path, tmp_path: Path) -> None:
+    bundle, file = write_testing_speech(tmp_path, sentences=[HELLO]), tmp_path / "bench.json"
+    asked = ("--sound", str(sound), "--sound-seconds", "20", "--concurrency", "1,3", "--requests", "1")
+    done = basert("bench", str(bundle), *asked, "--repetitions", "2", "--threads", "1", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    for text in ("2 recordings", "Transcripts: seconds of sound", "The engine meanwhile"):
+        assert text in done.stdout
+    report = msgspec.json.decode(file.read_bytes(), type=Report)
+    assert report.complete
+    kinds = [(0.0, "text"), (20.0, "text"), (20.0, "segments"), (20.0, "words")]
+    wanted = [(*kind, clients) for kind in kinds for clients in (1, 3)]
+    assert [(one.seconds, one.asked, one.concurrency) for one in report.transcripts] == wanted
+    for one in report.transcripts:
+        assert not one.errors
+        assert one.requests == 2 * one.concurrency * (1 if one.seconds else 2)
+        assert len(one.sound_per_second.samples) == 2
+        assert 0 < one.first_segment.p50 <= one.whole_request.p50
+        assert one.engine is not None
+        assert one.engine.windows >= one.requests  # no sound is sent twice
+        assert one.engine.windows_reused == 0
+        assert one.engine.steps >= 1
+    assert [one.word_error_rate for one in report.transcripts[:2]] == [0, 0]
+
+
+def test_what_a_speech_model_cannot_be_asked_is_said(basert: Run, sound: Path, tmp_path: Path) -> None:
+    bundle = write_testing_speech(tmp_path, sentences=[HELLO], alignment_heads=0)
+    asked = ("--sound", str(sound), "--sound-seconds", "10", "--concurrency", "1", "--repetitions", "1")
+    done = basert("bench", str(bundle), *asked)
+    assert done.returncode == 0, done.stderr
+    assert "left out: words: This model tells no words' times" in done.stdout

@@ -9,7 +9,9 @@ import pytest
 
 from basert.bench.peers.results import Comparison
 from tests.cli.conftest import Run
+from tests.http.hearing import short
 from tests.tiny import write_testing_bundle
+from tests.tiny_speech import write_testing_speech
 
 
 @pytest.fixture
@@ -64,3 +66,22 @@ def test_what_is_for_encoders_is_not_for_others(basert: Run, roomy: str) -> None
         done = basert("bench-peers", roomy, flag, name)
         assert done.returncode == 2
         assert f"{flag}: {name} is not for tiny, which is of the family decoder" in done.stderr
+
+
+def test_a_speech_model_alone(basert: Run, tmp_path: Path) -> None:
+    bundle = write_testing_speech(tmp_path, sentences=["<|0.00|> Hello world.<|2.00|>"])
+    sound = tmp_path / "sound"
+    sound.mkdir()
+    (sound / "one.wav").write_bytes(short())
+    (sound / "one.txt").write_text("Hello world.")
+    folders = ("--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--sound", str(sound))
+    asked = ("--peers", "", "--workloads", "start,8xshort", "--repetitions", "1")
+    done = basert("bench-peers", str(bundle), *asked, *folders)
+    assert done.returncode == 0, done.stderr
+    report, page = measured(tmp_path / "out")
+    assert report.complete
+    assert not report.failures
+    assert [one.workload for one in report.samples] == ["start", "8xshort"]
+    assert report.samples[1].values["word_errors"] == 0
+    assert "1 recordings" in page
+    assert "real-time factor" in page

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,6 +17,7 @@ from basert.audio.features import log_mel
 from basert.errors import EngineFailed, Overloaded
 from basert.messages import Submit, Tokens
 from tests.audio.recordings import NAMES, silence, speech
+from tests.audio.sounds import written
 from tests.http.asking import typed_events
 from tests.http.fakes import FakeModel, FakeModels, Said
 from tests.http.hearing import ask, long, post, refused, wav, window_of
@@ -601,3 +604,14 @@ async def test_figures(client: ASGIConductor, whisper: FakeModel) -> None:
     sound = sum(len(speech(NAMES[n])) for n in range(2)) / 16_000 + 24
     assert told['basert_audio_seconds_total{model="whisper"}'] == pytest.approx(sound)
     assert told['basert_audio_processing_seconds_total{model="whisper"}'] > 0
+
+
+async def test_a_host_without_what_reads_sound(
+    client: ASGIConductor, whisper: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when the server started."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['av'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    error = await refused(client, status=501, file=written(speech(), "flac", "flac"))
+    assert error["code"] == "not_installed"
+    assert "install basert with its extra `audio`" in error["message"]

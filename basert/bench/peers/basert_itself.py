@@ -12,7 +12,7 @@ from basert.bench.peers.peer import Peer, Setup
 class Basert(Peer):
     name = "basert"
     recipe = "1"
-    notes = ("As `basert serve` comes, but for as many threads and slots as the others have.",)
+    notes = ("As `basert serve` comes, but for as many threads as the others have, and slots of a decoder.",)
     ready_path = "/readyz"
 
     def versions(self, room: Path) -> dict[str, str]:

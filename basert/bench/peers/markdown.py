@@ -9,7 +9,17 @@ from basert.bench.peers.results import METRICS, Comparison, Contestant
 from basert.bench.results import Spread
 
 MISSING = "–"
-CLOSENESS = "cosine_min"  # stands beside every speed of vectors
+# What stands beside every speed, the worst of it: (how it is written, what it is).
+QUALITY = {
+    "cosine_min": (
+        "cos {:.5f}",
+        "cos: the lowest cosine of any of its vectors to the checkpoint's own in float32.",
+    ),
+    "word_errors": (
+        "WER {:.1f} %",
+        "WER: words put in, left out or written otherwise, after Whisper's normalisation.",
+    ),
+}
 
 
 def render(report: Comparison) -> str:
@@ -62,8 +72,7 @@ def _legend(report: Comparison, names: Sequence[str]) -> str:
             f"Medians (lowest–highest). In brackets: how many times better {names[0]} is, the median over the"
             " rounds of the two servers' ratio in a round."
         )
-    if any(CLOSENESS in sample.values for sample in report.samples):
-        lines.append("cos: the lowest cosine of any of its vectors to the checkpoint's own in float32.")
+    lines += [about for metric, (_, about) in QUALITY.items() if _known(report, metric)]
     return "".join(f"\n\n{line}" for line in lines)
 
 
@@ -72,12 +81,24 @@ def _beside(report: Comparison, workload: str, name: str, metric: str, reference
     if spread is None:
         return MISSING
     better = None if name == reference else report.advantage(workload, reference, name, metric)
-    close = report.spread(workload, name, CLOSENESS)
     return (
         _spread(spread, METRICS[metric].digits)
         + ("" if better is None else f" [{better:.2f}×]")
-        + ("" if close is None else f", cos {close.lowest:.{METRICS[CLOSENESS].digits}f}")
+        + _quality(report, workload, name)
     )
+
+
+def _quality(report: Comparison, workload: str, name: str) -> str:
+    text = ""
+    for metric, (written, _) in QUALITY.items():
+        if spread := report.spread(workload, name, metric):
+            better = METRICS[metric].higher_is_better
+            text += ", " + written.format(spread.lowest if better else spread.highest)
+    return text
+
+
+def _known(report: Comparison, metric: str) -> bool:
+    return any(metric in sample.values for sample in report.samples)
 
 
 def _details(report: Comparison) -> Iterator[str]:

@@ -18,6 +18,9 @@ class Metric:
 
 
 METRICS = {
+    "sound_per_second": Metric("sound s/s", True, 1),
+    "real_time_factor": Metric("real-time factor", False, 4),
+    "word_errors": Metric("word errors, %", False, 1),
     "texts_per_second": Metric("texts/s", True),
     "latency_ms": Metric("latency, ms (median)", False, 1),
     "latency_p99_ms": Metric("latency, ms (p99)", False, 1),

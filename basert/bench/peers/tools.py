@@ -14,6 +14,7 @@ from basert.bench.peers.peer import PeerFailed
 
 LOG = "install.log"
 ENVIRONMENT = "venv"
+CONSTRAINTS = "build-constraints.txt"
 
 
 def run(room: Path, *command: str | Path) -> None:
@@ -50,11 +51,18 @@ def pip_install(room: Path, *packages: str, options: Sequence[str] = ()) -> None
     run(room, *pip, "install", "--prefer-binary", *options, *packages)
 
 
-def fetch(room: Path, package: str, version: str, sha256: str, *, source: bool = False) -> Path:
-    """A package's wheel, or its source archive, fetched with pip as it is set up here, its hash checked."""
+def fetch(
+    room: Path, package: str, version: str, sha256: str, *, source: bool = False, built_with: str = ""
+) -> Path:
+    """A package's wheel, or its source archive, fetched with pip as it is set up here, its hash checked.
+
+    built_with: a requirement of what pip builds a source's metadata with.
+    """
     wanted = (f"{package}=={version}", "--no-binary" if source else "--only-binary", package)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
-    run(room, *pip, "download", "--no-deps", "--dest", room / "fetched", *wanted)
+    (room / CONSTRAINTS).write_text(built_with)
+    building = ("--build-constraint", room / CONSTRAINTS) if built_with else ()
+    run(room, *pip, "download", "--no-deps", "--dest", room / "fetched", *building, *wanted)
     [archive] = (room / "fetched").glob("*.tar.gz" if source else "*.whl")
     if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
         raise PeerFailed(f"{archive.name} is not the file this recipe knows (its SHA-256 differs).")

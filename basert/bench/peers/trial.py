@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
+from basert.bench.load import Outcome
+from basert.bench.results import percentile
 from basert.client import Client
 
 
@@ -52,3 +55,10 @@ class Discipline(ABC, Generic[Of]):
     @abstractmethod
     async def warm_up(self, subject: Of, streams: int) -> None:
         """What grows with use has grown after this. Raises RequestFailed."""
+
+
+def latency(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """From sending a request to its whole answer, by the names of METRICS; they were all answered."""
+    ordered = sorted(one.arrivals[-1] - one.sent for one in outcomes)
+    found = {"latency_ms": percentile(ordered, 0.5), "latency_p99_ms": percentile(ordered, 0.99)}
+    return {name: value for name, value in found.items() if value is not None}

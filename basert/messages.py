@@ -5,8 +5,8 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
   worker -> engine        Submit or Encode, Cancel, StatsRequest
   engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
   engine -> supervisor    EngineReport while it loads, then Stats when asked
-  worker -> supervisor    Watch (first, once), WorkerReport, Prepared, Usage, orders: LoadModel and its like
-  supervisor -> worker    Models whenever something changed, Outcome of an order, UsageRequest, Reload on SIGHUP
+  worker -> supervisor    Watch (first, once), WorkerReport, Prepared, Usage; an Order
+  supervisor -> worker    Models whenever something changed, UsageRequest, Reload on SIGHUP; an Outcome
   supervisor -> engine    StatsRequest (also its heartbeat), Drain
 """
 

@@ -82,7 +82,10 @@ class Models:
             self._connection.close()
 
     def get(self, name: str | None) -> Model:
-        """The model for a request, which holds it until it ends (see `visit`). Raises as `find`, or Unavailable."""
+        """The model for a request, which holds it until it ends (see `visit`).
+
+        Raises as `find`, or Unavailable.
+        """
         model = self.find(name)
         model.check()
         held = _held.get()

@@ -29,7 +29,7 @@ def read(path: Path) -> Bundle:
 
 
 def find(name: str) -> Path:
-    """Where the store has the bundle of that name. Raises InvalidRequest for what is no name, ModelNotFound."""
+    """Where the store has the bundle of that name. Raises ModelNotFound, or InvalidRequest for no name."""
     try:
         path = store.bundle_path(name)
     except ConfigError as error:
@@ -43,8 +43,10 @@ def find(name: str) -> Path:
 
 
 def keep(bundle: Bundle, folder: Path) -> None:
-    """Copy what HTTP workers read of it (all but graphs and goldens), so that each of them, whenever it starts,
-    reads what the engines run, even when the bundle was exported again. Raises BundleError."""
+    """Copy what HTTP workers read of it, all but graphs and goldens. Raises BundleError.
+
+    So each of them, whenever it starts, reads what the engines run, also when the bundle was exported again.
+    """
     names = [file.path for file in bundle.manifest.files if "/" not in file.path]
     try:
         folder.mkdir(parents=True)

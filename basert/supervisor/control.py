@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 
 class Control:
-    """`engine_of` finds an engine by its process; `greeting` is what a new worker is sent; `carry_out` does what
-    a worker orders, or raises BasertError; `changed` is called when a worker comes, reports or goes."""
+    """`engine_of` finds an engine by its process; `greeting` is what a new worker is sent; `carry_out` does
+    what a worker orders, or raises BasertError; `changed` is called when a worker comes, reports or goes."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
     load     a bundle of the store, if there is room; whoever ordered it waits until it can answer
     unload   its names vanish, what has begun may end, then its processes go, and all their memory with them
-    swap     a second build beside the first; names move when it can answer in every HTTP worker, or not at all
+    swap     a second build beside the first; names move once it can answer in every HTTP worker, or never
     wake     what room.py has put to sleep, for a request that waits
 
 Knows builds and what workers use; no connection, no signal. What a client sends never becomes a path here.
@@ -48,7 +48,7 @@ class Served:
 
 
 class Fleet:
-    """`changed` is called whenever `states` has; `failure` raises, once started, when the server cannot go on."""
+    """`changed` is called whenever `states` has. `failure` raises, once the server cannot go on."""
 
     failure: asyncio.Future[None]
 

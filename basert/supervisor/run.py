@@ -191,7 +191,7 @@ class Supervisor:
             return
         if self._workers.answering:
             self._http.useful()
-        builds = self._fleet.builds
+        builds = [build for build in self._fleet.builds if build.phase == "serving"]
         ready = [build.name for build in builds if build.state == "ready"]
         settled = all(build.settled for build in builds)
         if not self._ready and self._workers.answering and ready and settled:

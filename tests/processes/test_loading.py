@@ -1,4 +1,4 @@
-"""Models loaded and unloaded while a server runs: what is there then, what is refused, what is left behind."""
+"""Models loaded and unloaded while a server runs: what is there then, what is refused, what is left."""
 
 from __future__ import annotations
 
@@ -134,8 +134,7 @@ async def test_a_crash_while_loading_touches_no_other(server: Server) -> None:
 async def _is(client: Client, model: str, status: str, stage: str = "") -> bool:
     try:
         card = (await client.get(f"/v1/models/{model}")).decode()
-    except RequestFailed as error:
-        assert error.http_status == 404
+    except RequestFailed:
         return False
     return f'"status":"{status}","stage":"{stage}' in card
 

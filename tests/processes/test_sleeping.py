@@ -95,7 +95,7 @@ async def test_a_sleeper_that_cannot_be_woken_is_tried_at_each_request(sleepy: S
     async with Client(sleepy.url) as client:
         await until(lambda: _asleep(client))
         (store / "tiny" / "golden").rename(store / "golden")
-        with pytest.raises(RequestFailed, match="tiny/golden/decoder.json is missing") as refused:
+        with pytest.raises(RequestFailed, match=r"tiny/golden/decoder\.json is missing") as refused:
             await _text(client, "tiny")
         assert (refused.value.http_status, refused.value.code) == (503, "model_failed")
         assert b'"status":"ready"' in await client.get("/readyz")

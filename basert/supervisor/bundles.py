@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import shutil
 from dataclasses import dataclass
@@ -19,6 +20,26 @@ class Bundle:
     path: Path
     manifest: Manifest
     digest: str
+
+
+class Catalogue:
+    """What can be loaded: the store, and whatever the server was started with, wherever it lies."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, Path] = {}
+
+    def add(self, path: Path, *names: str) -> None:
+        """The server was started with this bundle, so called."""
+        self._started |= dict.fromkeys(names, path)
+
+    async def read(self, name: str) -> Bundle:
+        """Raises as `find` and `read`."""
+        return await asyncio.to_thread(lambda: read(self._started.get(name) or find(name)))
+
+    def number(self, name: str) -> int | None:
+        """Its place among what the server was started with."""
+        paths = list(dict.fromkeys(self._started.values()))
+        return paths.index(self._started[name]) if name in self._started else None
 
 
 def read(path: Path) -> Bundle:
@@ -54,6 +75,8 @@ def keep(bundle: Bundle, folder: Path) -> None:
             shutil.copyfile(bundle.path / name, folder / name)
         changed = digest(bundle.path) != bundle.digest
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise BundleError(f"{bundle.path} cannot be copied to {folder}: {error.strerror}.") from None
     if changed:
+        shutil.rmtree(folder)
         raise BundleError(f"{bundle.path} was exported again just now; try again.")

@@ -24,7 +24,7 @@ from basert.logs import Output
 from basert.messages import LoadModel, ModelState, Order, SwapModel, UnloadModel, WakeModel
 from basert.supervisor import bundles
 from basert.supervisor.build import Build
-from basert.supervisor.bundles import Bundle
+from basert.supervisor.bundles import Bundle, Catalogue
 from basert.supervisor.engines import Engines
 from basert.supervisor.folder import BUNDLES
 from basert.supervisor.names import Names
@@ -70,7 +70,7 @@ class Fleet:
         self._names = Names()
         self._room = Room(config, workers, lambda: list(self._builds.values()), changed)
         self._builds: dict[int, Build] = {}
-        self._known: dict[str, Path] = {}  # what the server was started with, wherever it lies
+        self._catalogue = Catalogue()
         self._ids = itertools.count(1)
         self._chores: set[asyncio.Task[None]] = set()
 
@@ -79,7 +79,7 @@ class Fleet:
         self.failure = asyncio.get_running_loop().create_future()
         for number, one in enumerate(served):
             build = self._build(one.name, bundles.read(one.bundle), number)
-            self._known |= dict.fromkeys((one.name, build.bundle.manifest.name), one.bundle)
+            self._catalogue.add(one.bundle, one.name, build.bundle.manifest.name)
             self._builds[build.id] = build
             self._names.add(build, one.aliases)
             if self._config.max_loaded is not None and number >= self._config.max_loaded:
@@ -119,7 +119,7 @@ class Fleet:
             build = None
         if build is None:
             own = self._names.model(name)
-            build = await self._begin(own, await self._bundle(own))
+            build = await self._begin(own, await self._catalogue.read(own))
         await self._until_ready(build)
 
     async def unload(self, name: str) -> None:
@@ -133,7 +133,7 @@ class Fleet:
         """Let `alias` mean the bundle `name` as it is now. Raises as `load`; then nothing has changed."""
         if not self._names.knows(alias):
             raise self._not_loaded(alias)
-        found = await self._bundle(name)
+        found = await self._catalogue.read(name)
         own = self._own_name(name, found)
         self._names.check_swap(alias, own)
         build = self._names.find(own)
@@ -174,9 +174,12 @@ class Fleet:
     async def _begin(self, name: str, bundle: Bundle, alias: str = "") -> Build:
         """Start a model's engines: under its own name, or in order to take an alias over. Raises Conflict."""
         async with self._room.deciding:
-            self._check_alone(name, alias)
+            if any(one.name == name and one.awaited_by for one in self.builds):
+                raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
+            if not alias and (there := self._names.find(name)) is not None:
+                return there  # somebody else was quicker
             replaced = self._names.replaced(alias, name) if alias else []
-            number = replaced[0].number if replaced else self._number(name)
+            number = replaced[0].number if replaced else self._catalogue.number(name)
             await self._room.make(name, planned(bundle.manifest, self._config), replaced)
             build = await self._made(name, bundle, number)
             build.awaited_by = list(dict.fromkeys((alias, name))) if alias else []
@@ -199,12 +202,6 @@ class Fleet:
         self.engines.start(build, on_trial=True)
         self._changed()
 
-    def _check_alone(self, name: str, alias: str) -> None:
-        """Raises Conflict while somebody else loads the same."""
-        coming = any(build.name == name and build.awaited_by for build in self.builds)
-        if coming or (not alias and self._names.find(name) is not None):
-            raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
-
     async def _until_ready(self, build: Build) -> None:
         """Raises EngineFailed, with what an engine or a worker says is wrong, when that will never be."""
         if build.phase in ("asleep", "waking"):
@@ -220,7 +217,8 @@ class Fleet:
             self._changed()
         elif build.phase != "serving" or build.state != "ready":
             build.reason = why or "it was unloaded meanwhile"
-            await self._drop(build)
+            if build.phase == "joining":
+                await self._drop(build)
             message = f"{build.name} cannot be loaded: {build.reason}"
             raise EngineFailed(message, param="model", code="load_failed")
 
@@ -300,19 +298,10 @@ class Fleet:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("%s", error, exc_info=None if isinstance(error, BasertError) else error)
 
-    async def _bundle(self, name: str) -> Bundle:
-        """By its name in the store, or among what the server was started with."""
-        return await asyncio.to_thread(lambda: bundles.read(self._known.get(name) or bundles.find(name)))
-
     def _own_name(self, name: str, bundle: Bundle) -> str:
         """What a model is called that is to be made of a bundle: as one is that was made of it before."""
         before = (one for one in self.builds if one.bundle.path == bundle.path and self._names.of(one))
         return next((build.name for build in before), name)
-
-    def _number(self, name: str) -> int | None:
-        """Its place among the models that the server was started with."""
-        own = [*dict.fromkeys(self._known.values())]
-        return own.index(self._known[name]) if name in self._known else None
 
     def _not_loaded(self, name: str) -> ModelNotFound:
         loaded = ", ".join(self._names.all()) or "none"

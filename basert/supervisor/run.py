@@ -104,7 +104,7 @@ class Supervisor:
 
     async def _end(self, http: asyncio.Task[None]) -> None:
         """HTTP first, engines second; nothing is left behind."""
-        self._control.drop_orders()
+        self._control.end_orders()
         self._fleet.let_die()
         self._http.let_die()
         await self._drain(self._config.drain_timeout if self._stops == 1 else 0.0)

@@ -162,6 +162,14 @@ async def test_progress_is_told_and_the_server_is_ready_meanwhile(
         assert len(engines_of(server, name)) == 1
 
 
+async def test_loads_that_come_together_load_once(server: Server) -> None:
+    async with Client(server.url) as client:
+        orders = [client.post("/v1/models/load", {"model": "other"}) for _ in range(8)]
+        assert {card["status"] for card in await asyncio.gather(*orders)} == {"ready"}
+    assert len(engines_of(server, "other")) == 1
+    assert server.log().count("] loading other ") == 1
+
+
 async def test_a_client_that_leaves_does_not_end_the_loading(server: Server) -> None:
     async with Client(server.url) as client:
         loading = asyncio.create_task(client.post("/v1/models/load", {"model": "other"}))

@@ -164,6 +164,7 @@ class Models:
             for model in self._models.values():
                 if model.prepared or model.trouble:
                     self._send(Prepared(model.build, model.trouble))
+            self._tell_usage()
             self._report()
         self._drain(0.0)
         self._on_orphaned()

@@ -29,6 +29,8 @@ class Router:
 
     def order(self, beginnings: Sequence[int], loads: Mapping[int, int]) -> list[int]:
         """Replicas, the best first. beginnings: see there; loads: inputs that each has open."""
+        if len(loads) < 2:
+            return list(loads)
         # Equal loads: by a hash, so that equal beginnings meet, whichever worker they come through.
         mark = beginnings[0] if beginnings else random.getrandbits(32)
         ranked = sorted(loads, key=lambda replica: (loads[replica], hash((mark, replica))))

@@ -120,7 +120,13 @@ class Fleet:
         if build is None:
             own = self._names.model(name)
             build = await self._begin(own, await self._catalogue.read(own))
-        await self._until_ready(build)
+        try:
+            await self._until_ready(build)
+        except Unavailable:
+            anew = self._names.find(name)  # another bundle lay in a sleeper's place
+            if anew is None or anew is build:
+                raise
+            await self._until_ready(anew)
 
     async def unload(self, name: str) -> None:
         """Return when its processes are gone. Raises ModelNotFound."""

@@ -130,6 +130,16 @@ async def test_another_bundle_in_a_sleepers_place(sleepy: Server, store: Path) -
         assert answer.choices[0].text == " Jump!"
 
 
+async def test_an_order_takes_another_bundle_in_a_sleepers_place(sleepy: Server, store: Path) -> None:
+    async with Client(sleepy.url) as client:
+        await until(lambda: _asleep(client))
+        aside = write_testing_bundle(store / ".new", sentence=" Jump!")
+        shutil.rmtree(store / "tiny")
+        aside.rename(store / "tiny")
+        await client.post("/v1/models/load", {"model": "tiny"})
+        assert await _text(client, "tiny") == " Jump!"
+
+
 async def test_the_longest_unused_makes_room(narrow: Server) -> None:
     async with Client(narrow.url) as client:
         assert await _states(client) == {"tiny": "ready", "one": "ready", "two": "asleep"}

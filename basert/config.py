@@ -230,8 +230,10 @@ class ServeConfig(AppConfig):
     access_log: Annotated[bool, Help("Log one line per request.")] = True
 
     def engine_cpus(self, number: int | None) -> str | None:
-        """The CPU list of the model with this number; one list is for all. A model that was loaded later, and has
-        no number, gets all that are listed. None: nothing was said."""
+        """The CPU list of the model with this number; one list is for all. None: nothing was said.
+
+        A model that was loaded later, and has no number, gets all CPUs that are listed.
+        """
         if self.cpus is None:
             return None
         lists = self.cpus.split("/")

@@ -1,4 +1,4 @@
-"""One build of a model, and the engines that run it: what they come to together. Decides nothing: fleet.py does."""
+"""One build of a model, and the engines that run it: what they come to together. Decides nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from basert.supervisor.bundles import Bundle
 from basert.supervisor.engine import Engine
 from basert.supervisor.planning import Plan, planned
 
-# "joining": loaded because somebody ordered it, not ready yet; "leaving": what has begun may end, then it goes
+# "joining": loaded because somebody ordered it, not ready yet; "leaving": what has begun may end
 Phase = Literal["serving", "joining", "asleep", "waking", "leaving", "gone"]
 
 

@@ -2,7 +2,7 @@
 
     load     a bundle of the store, if there is room; whoever ordered it waits until it can answer
     unload   its names vanish, what has begun may end, then its processes go, and all their memory with them
-    swap     a second build beside the first; names move when it can answer in every HTTP worker, or not at all
+    swap     a second build beside the first; names move once it can answer in every HTTP worker, or never
     wake     what room.py has put to sleep, for a request that waits
 
 Knows builds and what workers use; no connection, no signal. What a client sends never becomes a path here.
@@ -22,9 +22,8 @@ from basert.config import ServeConfig
 from basert.errors import BasertError, Conflict, EngineFailed, ModelNotFound, Unavailable
 from basert.logs import Output
 from basert.messages import LoadModel, ModelState, Order, SwapModel, UnloadModel, WakeModel
-from basert.supervisor import bundles
 from basert.supervisor.build import Build
-from basert.supervisor.bundles import Bundle
+from basert.supervisor.bundles import Bundle, Catalogue
 from basert.supervisor.engines import Engines
 from basert.supervisor.folder import BUNDLES
 from basert.supervisor.names import Names
@@ -48,7 +47,7 @@ class Served:
 
 
 class Fleet:
-    """`changed` is called whenever `states` has; `failure` raises, once started, when the server cannot go on."""
+    """`changed` is called whenever `states` has. `failure` raises, once the server cannot go on."""
 
     failure: asyncio.Future[None]
 
@@ -70,7 +69,7 @@ class Fleet:
         self._names = Names()
         self._room = Room(config, workers, lambda: list(self._builds.values()), changed)
         self._builds: dict[int, Build] = {}
-        self._known: dict[str, Path] = {}  # what the server was started with, wherever it lies
+        self._catalogue = Catalogue(config.require_signature)
         self._ids = itertools.count(1)
         self._chores: set[asyncio.Task[None]] = set()
 
@@ -78,8 +77,8 @@ class Fleet:
         """Raises BundleError. With --max-loaded the first ones are loaded, the others sleep."""
         self.failure = asyncio.get_running_loop().create_future()
         for number, one in enumerate(served):
-            build = self._build(one.name, self._read(one.bundle), number)
-            self._known |= dict.fromkeys((one.name, build.bundle.manifest.name), one.bundle)
+            build = self._build(one.name, self._catalogue.look(one.bundle), number)
+            self._catalogue.add(one.bundle, one.name, build.bundle.manifest.name)
             self._builds[build.id] = build
             self._names.add(build, one.aliases)
             if self._config.max_loaded is not None and number >= self._config.max_loaded:
@@ -119,8 +118,14 @@ class Fleet:
             build = None
         if build is None:
             own = self._names.model(name)
-            build = await self._begin(own, await self._bundle(own))
-        await self._until_ready(build)
+            build = await self._begin(own, await self._catalogue.read(own))
+        try:
+            await self._until_ready(build)
+        except Unavailable:
+            anew = self._names.find(name)  # another bundle lay in a sleeper's place
+            if anew is None or anew is build:
+                raise
+            await self._until_ready(anew)
 
     async def unload(self, name: str) -> None:
         """Return when its processes are gone. Raises ModelNotFound."""
@@ -133,7 +138,7 @@ class Fleet:
         """Let `alias` mean the bundle `name` as it is now. Raises as `load`; then nothing has changed."""
         if not self._names.knows(alias):
             raise self._not_loaded(alias)
-        found = await self._bundle(name)
+        found = await self._catalogue.read(name)
         own = self._own_name(name, found)
         self._names.check_swap(alias, own)
         build = self._names.find(own)
@@ -174,9 +179,12 @@ class Fleet:
     async def _begin(self, name: str, bundle: Bundle, alias: str = "") -> Build:
         """Start a model's engines: under its own name, or in order to take an alias over. Raises Conflict."""
         async with self._room.deciding:
-            self._check_alone(name, alias)
+            if any(one.name == name and one.awaited_by for one in self.builds):
+                raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
+            if not alias and (there := self._names.find(name)) is not None:
+                return there  # somebody else was quicker
             replaced = self._names.replaced(alias, name) if alias else []
-            number = replaced[0].number if replaced else self._number(name)
+            number = replaced[0].number if replaced else self._catalogue.number(name)
             await self._room.make(name, planned(bundle.manifest, self._config), replaced)
             build = await self._made(name, bundle, number)
             build.awaited_by = list(dict.fromkeys((alias, name))) if alias else []
@@ -199,12 +207,6 @@ class Fleet:
         self.engines.start(build, on_trial=True)
         self._changed()
 
-    def _check_alone(self, name: str, alias: str) -> None:
-        """Raises Conflict while somebody else loads the same."""
-        coming = any(build.name == name and build.awaited_by for build in self.builds)
-        if coming or (not alias and self._names.find(name) is not None):
-            raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
-
     async def _until_ready(self, build: Build) -> None:
         """Raises EngineFailed, with what an engine or a worker says is wrong, when that will never be."""
         if build.phase in ("asleep", "waking"):
@@ -220,7 +222,8 @@ class Fleet:
             self._changed()
         elif build.phase != "serving" or build.state != "ready":
             build.reason = why or "it was unloaded meanwhile"
-            await self._drop(build)
+            if build.phase == "joining":
+                await self._drop(build)
             message = f"{build.name} cannot be loaded: {build.reason}"
             raise EngineFailed(message, param="model", code="load_failed")
 
@@ -246,7 +249,7 @@ class Fleet:
     async def _rouse(self, build: Build) -> None:
         """Start a sleeping build's engines; with the lock. Raises Unavailable."""
         try:
-            found = await asyncio.to_thread(self._read, build.bundle.path)
+            found = await asyncio.to_thread(self._catalogue.look, build.bundle.path)
             await self._room.make(build.name, build.plan)
         except BasertError as error:
             raise Unavailable(error.message, code=error.code or "model_failed", retry_after=SOON) from None
@@ -300,22 +303,10 @@ class Fleet:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("%s", error, exc_info=None if isinstance(error, BasertError) else error)
 
-    async def _bundle(self, name: str) -> Bundle:
-        """By its name in the store, or among what the server was started with."""
-        return await asyncio.to_thread(lambda: self._read(self._known.get(name) or bundles.find(name)))
-
-    def _read(self, path: Path) -> Bundle:
-        return bundles.read(path, self._config.require_signature)
-
     def _own_name(self, name: str, bundle: Bundle) -> str:
         """What a model is called that is to be made of a bundle: as one is that was made of it before."""
         before = (one for one in self.builds if one.bundle.path == bundle.path and self._names.of(one))
         return next((build.name for build in before), name)
-
-    def _number(self, name: str) -> int | None:
-        """Its place among the models that the server was started with."""
-        own = [*dict.fromkeys(self._known.values())]
-        return own.index(self._known[name]) if name in self._known else None
 
     def _not_loaded(self, name: str) -> ModelNotFound:
         loaded = ", ".join(self._names.all()) or "none"

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Room:
     """`builds` are all that there are; `changed` is called when one falls asleep.
 
-    deciding: held while it is decided what is loaded; nobody else takes the room that somebody has just found.
+    deciding: held while it is decided what is loaded: nobody else takes the room that somebody has found.
     """
 
     def __init__(

@@ -44,6 +44,27 @@ class Postgres:
         ]
         done = self._run([*initdb, str(self._data)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        shutil.rmtree(self._folder)
+
+    def database(self) -> str:
+        """The URL of a new one."""
+        self._number += 1
+        name = f"test{self._number}"
+        where = ["--host", str(self._folder), "--port", str(PORT), "--username", "basert"]
+        subprocess.run([self._programs / "createdb", *where, name], check=True, env=_environment())
+        return f"postgresql+psycopg://basert@/{name}?host={self._folder}&port={PORT}"
+
+    def restart(self) -> None:
+        """As after a crash: every connection breaks."""
+        self._stop()
+        self._start()
+
+    def _start(self) -> None:
         settings = [
             "listen_addresses=",
             f"unix_socket_directories={self._folder}",
@@ -55,20 +76,10 @@ class Postgres:
         assert self._server.stderr is not None
         while READY not in (line := self._server.stderr.readline()):
             assert line, "PostgreSQL did not start"
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def _stop(self) -> None:
         self._server.send_signal(signal.SIGQUIT)
         self._server.communicate()
-        shutil.rmtree(self._folder)
-
-    def database(self) -> str:
-        """The URL of a new one."""
-        self._number += 1
-        name = f"test{self._number}"
-        where = ["--host", str(self._folder), "--port", str(PORT), "--username", "basert"]
-        subprocess.run([self._programs / "createdb", *where, name], check=True, env=_environment())
-        return f"postgresql+psycopg://basert@/{name}?host={self._folder}&port={PORT}"
 
     def _run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         path = self._programs / command[0]

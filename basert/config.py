@@ -95,8 +95,8 @@ class AppConfig:
         ),
     ] = None
     batch_max_lines: Annotated[int, Help("Most requests of a batch.", least=1)] = 50_000
-    batch_window: Annotated[float, Help("Seconds after which a batch expires that is not done.", least=1)] = (
-        86400.0
+    batch_window: Annotated[int, Help("Seconds after which a batch expires that is not done.", least=1)] = (
+        86400
     )
     batch_lines: Annotated[
         int | None,

@@ -49,7 +49,7 @@ class Batches:
             "metadata": request.metadata and msgspec.json.encode(request.metadata).decode(),
             "output_seconds": expiry and expiry.seconds,
             "created_at": created,
-            "expires_at": created + int(self._config.batch_window),
+            "expires_at": created + self._config.batch_window,
         }
         with self._database.writing() as tx:
             purpose = find(

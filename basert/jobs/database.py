@@ -136,7 +136,11 @@ class Database:
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work with transactions, or with the disk, in a thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        try:
+            return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        except Unavailable as error:
+            _log.error("%s (%s)", error.message, _first_line(error))
+            raise
 
     def now(self) -> sa.ColumnElement[float]:
         """Seconds, by the clock that all who share the database share."""
@@ -156,7 +160,14 @@ class Database:
                     tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
                 _migrate(tx)
         except Unavailable as error:
-            raise ConfigError(f"The database of --files-dir cannot be used ({error.__cause__}).") from None
+            mend = (
+                "--database-url, or the database"
+                if self.is_shared
+                else f"or remove {self._engine.url.database}"
+            )
+            raise ConfigError(
+                f"The database of files and batches cannot be used ({_first_line(error)}); mend {mend}."
+            ) from None
 
 
 def _migrate(tx: sa.Connection) -> None:
@@ -167,8 +178,8 @@ def _migrate(tx: sa.Connection) -> None:
         tx.execute(sa.insert(schema).values(version=VERSION))
     elif found > VERSION:
         raise ConfigError(
-            f"The database of --files-dir was made by a newer basert (its tables have version {found}, this "
-            f"one's {VERSION}); install that."
+            "The database of files and batches was made by a newer basert (its tables have version "
+            f"{found}, this one's {VERSION}); install that."
         )
 
 
@@ -195,6 +206,11 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _first_line(error: Unavailable) -> str:
+    """Of what is behind it."""
+    return str(error.__cause__).strip().partition("\n")[0]
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     try:
@@ -203,7 +219,6 @@ def _told() -> Iterator[None]:
         raise
     except (DBAPIError, sa.exc.TimeoutError) as error:
         cause = getattr(error, "orig", None) or error
-        _log.error("the database of files and batches failed: %s", str(cause).strip())
         raise Unavailable(
             "The database of files and batches cannot be reached; try again.",
             code="database_unavailable",

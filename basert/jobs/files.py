@@ -72,7 +72,7 @@ class Files:
             "bytes": draft.size,
             "sha256": draft.sha256,
             "created_at": created,
-            "expires_at": created + int(seconds) if seconds else None,
+            "expires_at": created + seconds if seconds else None,
         }
         return _told(tx.execute(sa.insert(files).values(row).returning(files)).one())
 

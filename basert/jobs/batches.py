@@ -18,9 +18,10 @@ from msgspec import UNSET
 
 from basert.config import AppConfig
 from basert.errors import InvalidRequest
-from basert.jobs.database import Database, batches, files
+from basert.jobs.database import Database
 from basert.jobs.files import unexpired
 from basert.jobs.records import Query, find, new_name, now, page
+from basert.jobs.tables import batches, files
 from basert.schema.batches import BatchErrors, BatchList, BatchObject, BatchRequest, RequestCounts
 from basert.schema.files import BATCH
 from basert.schema.response_object import InputDetails, OutputDetails, ResponseUsage

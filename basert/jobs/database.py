@@ -1,4 +1,4 @@
-"""The records of files and batches: their tables, and transactions off the event loop. Knows SQL, no HTTP.
+"""The database of files and batches: transactions, off the event loop. Knows two kinds of it, and no record.
 
 SQLite by default: one file beside the files, which HTTP workers and the process that runs batches share. On
 PostgreSQL several hosts can. What is committed is on the disk before anybody is told of it.
@@ -19,86 +19,17 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from basert.errors import ConfigError, Unavailable
+from basert.jobs.tables import VERSION, metadata, schema
 
-VERSION = 1  # of the tables
 THREADS = 4  # that a process has its transactions in
 PATIENCE = 30.0  # seconds that a transaction waits for others
 RETRY_AFTER = 2.0  # seconds
 _LOCK = 0x6261736572740000  # whoever makes the tables in PostgreSQL holds this
 
-# Ids of their own would not tell what came first; of two made in one second, neither would created_at.
-_Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_tables = sa.MetaData()
 _log = logging.getLogger(__name__)
-
-schema = sa.Table("basert_schema", _tables, sa.Column("version", sa.Integer, nullable=False))
-
-files = sa.Table(
-    "basert_files",
-    _tables,
-    sa.Column("number", _Number, primary_key=True),
-    sa.Column("id", sa.String, nullable=False, unique=True),
-    sa.Column("owner", sa.String, nullable=False),
-    sa.Column("purpose", sa.String, nullable=False),
-    sa.Column("filename", sa.String, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("expires_at", sa.BigInteger),
-    sa.Index("basert_files_by_owner", "owner", "number"),
-)
-
-batches = sa.Table(
-    "basert_batches",
-    _tables,
-    sa.Column("number", _Number, primary_key=True),
-    sa.Column("id", sa.String, nullable=False, unique=True),
-    sa.Column("owner", sa.String, nullable=False),
-    sa.Column("endpoint", sa.String, nullable=False),
-    sa.Column("input_file_id", sa.String, nullable=False),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("metadata", sa.String),  # JSON
-    sa.Column("errors", sa.String),  # JSON, of a file that is no batch
-    sa.Column("model", sa.String),
-    sa.Column("output_seconds", sa.BigInteger),  # that its outputs are kept
-    sa.Column("output_file_id", sa.String),
-    sa.Column("error_file_id", sa.String),
-    *(
-        sa.Column(name, sa.BigInteger, nullable=name != "created_at")
-        for name in (
-            *("created_at", "expires_at", "in_progress_at", "finalizing_at", "completed_at"),
-            *("failed_at", "expired_at", "cancelling_at", "cancelled_at"),
-        )
-    ),
-    *(
-        sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
-        for name in (
-            *("total", "completed", "failed"),  # lines
-            *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
-        )
-    ),
-    # Who runs it: nobody, once `leased` has passed by the database's clock. Each has a token of its own.
-    sa.Column("holder", sa.String),
-    sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("leased", sa.Double, nullable=False, server_default="0"),
-    sa.Index("basert_batches_by_owner", "owner", "number"),
-    sa.Index("basert_batches_by_status", "status", "number"),
-)
-
-answers = sa.Table(
-    "basert_answers",
-    _tables,
-    sa.Column("batch", sa.String, primary_key=True),
-    sa.Column("line", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("token", sa.BigInteger, nullable=False),  # whose part has it, and where there
-    sa.Column("offset", sa.BigInteger, nullable=False),
-    sa.Column("length", sa.BigInteger, nullable=False),
-    sa.Column("ok", sa.Boolean, nullable=False),
-)
 
 
 class Database:
@@ -174,7 +105,7 @@ def _migrate(tx: sa.Connection) -> None:
     schema.create(tx, checkfirst=True)
     found = tx.execute(sa.select(schema.c.version)).scalar()
     if found is None:
-        _tables.create_all(tx)
+        metadata.create_all(tx)
         tx.execute(sa.insert(schema).values(version=VERSION))
     elif found > VERSION:
         raise ConfigError(

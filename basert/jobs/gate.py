@@ -52,6 +52,12 @@ class Gate:
             self._leave()
 
     @property
+    def is_shut(self) -> bool:
+        """Whether the model cannot answer now."""
+        model = self._model()
+        return model is None or model.state != "ready"
+
+    @property
     def limit(self) -> int:
         """Lines at once."""
         if self._most is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from basert.errors import BasertError, Unavailable
 from basert.http.models import Model, Models
@@ -19,7 +19,8 @@ POLL_SECONDS = 0.5
 RENEW_SECONDS = LEASE_SECONDS / 3
 SWEEP_SECONDS = 60.0
 AGAIN_SECONDS = 5.0  # after something failed
-MOST_BATCHES = 4  # run at once; their lines take turns
+MOST_BATCHES = 16  # run at once, line by line in turn; other hosts may have the rest
+MOST_HELD = 128  # with those whose model is away
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +44,11 @@ class Worker:
             await _ended([*duties, *self._jobs.values()])
             await self._release([job.claim for job in self._jobs])
 
-    async def _again(self, duty: Callable[[], object], seconds: float) -> None:
+    async def _again(self, duty: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Whatever fails is tried again, for as long as the process lives."""
         while True:
             try:
-                await duty()  # type: ignore[misc]
+                await duty()
                 pause = seconds
             except Unavailable as error:
                 _log.warning("batches wait: %s", error.message)
@@ -65,7 +66,7 @@ class Worker:
                 task.cancel()  # another has it
             elif statuses[job.claim] == "cancelling":
                 job.cancel_batch()
-        while len(self._jobs) < MOST_BATCHES:
+        while len(self._jobs) < MOST_HELD and sum(not job.waits for job in self._jobs) < MOST_BATCHES:
             mine = {job.claim.batch for job in self._jobs}
             claim = await self._room.database.run(self._claims.take, mine)
             if claim is None:

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from basert.config import AppConfig
 from basert.errors import ConfigError
-from basert.jobs.database import VERSION, schema
 from basert.jobs.office import DATABASE, open_office, prepare
+from basert.jobs.tables import VERSION, schema
 from tests.jobs.conftest import Opener
 
 

@@ -53,9 +53,9 @@ class Batches:
             "expires_at": created + self._config.batch_window,
         }
         with self._database.writing() as tx:
-            purpose = find(
-                tx, files, request.input_file_id, owner, "file", unexpired(), lock=True
-            ).purpose  # locked: it is not deleted before the batch is there
+            # Locked, it is not deleted before the batch is there.
+            name, param = request.input_file_id, "input_file_id"
+            purpose = find(tx, files, name, owner, "file", unexpired(), lock=True, param=param).purpose
             if purpose != BATCH:
                 raise InvalidRequest(
                     f"The file was uploaded for {purpose!r}; upload it with 'purpose': 'batch'.",

@@ -85,9 +85,9 @@ class AppConfig:
         int | None, Help("What the files of one key may take together.", least=1024)
     ] = None
     files_expiry: Annotated[
-        float,
+        int,
         Help("Seconds that a file is kept when its upload names none; 0: until it is deleted.", least=0),
-    ] = 30 * 86400.0
+    ] = 30 * 86400
     database_url: Annotated[
         str | None,
         Help(

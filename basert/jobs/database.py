@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,13 +84,16 @@ class Database:
         self._threads.shutdown()
         self._engine.dispose()
 
-    def prepare(self) -> None:
-        """Make the tables, or bring them up to date. Raises ConfigError, also when it cannot be reached."""
+    def prepare(self) -> str:
+        """Make the tables, or bring them up to date; return a name that no other database has.
+
+        Raises ConfigError, also when it cannot be reached.
+        """
         try:
             with self.writing() as tx:
                 if self.is_shared:
                     tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-                _migrate(tx)
+                return _migrate(tx)
         except Unavailable as error:
             mend = (
                 "--database-url, or the database"
@@ -101,17 +105,18 @@ class Database:
             ) from None
 
 
-def _migrate(tx: sa.Connection) -> None:
+def _migrate(tx: sa.Connection) -> str:
     schema.create(tx, checkfirst=True)
     found = tx.execute(sa.select(schema.c.version)).scalar()
     if found is None:
         metadata.create_all(tx)
-        tx.execute(sa.insert(schema).values(version=VERSION))
+        tx.execute(sa.insert(schema).values(version=VERSION, name=secrets.token_hex(16)))
     elif found > VERSION:
         raise ConfigError(
             "The database of files and batches was made by a newer basert (its tables have version "
             f"{found}, this one's {VERSION}); install that."
         )
+    return str(tx.execute(sa.select(schema.c.name)).scalar_one())
 
 
 def _engine(url: sa.URL) -> sa.Engine:

@@ -47,7 +47,7 @@ class Room:
     config: AppConfig
     app: inside.App
     gate: Callable[[str], Gate]  # of a model, by its name
-    check_model: Callable[[str, str], None]  # raises BasertError for one that an owner cannot ask
+    check_model: Callable[[str, str], None]  # raises BasertError for one that this endpoint cannot have
 
 
 class Job:

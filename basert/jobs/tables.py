@@ -11,7 +11,12 @@ _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 metadata = sa.MetaData()
 
-schema = sa.Table("basert_schema", metadata, sa.Column("version", sa.Integer, nullable=False))
+schema = sa.Table(
+    "basert_schema",
+    metadata,
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("name", sa.String, nullable=False),  # of this database
+)
 
 files = sa.Table(
     "basert_files",

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from basert.errors import BasertError, Unavailable
 from basert.http.models import Model, Models
 from basert.jobs.claims import LEASE_SECONDS, Claim, ClaimLost, Claims, this_process
+from basert.jobs.database import Database
 from basert.jobs.gate import Gate
 from basert.jobs.running import Job, Room
 
@@ -26,9 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, database: Database) -> None:
+        """database: the room's, opened once more, so that no long work there holds a claim's renewal up."""
         self._room = room
-        self._claims = Claims(room.database, this_process())
+        self._database = database
+        self._claims = Claims(database, this_process())
         self._jobs: dict[Job, asyncio.Task[None]] = {}
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -60,7 +63,7 @@ class Worker:
 
     async def _look(self) -> None:
         await self._reap()
-        statuses = await self._room.database.run(self._claims.statuses)
+        statuses = await self._database.run(self._claims.statuses)
         for job, task in self._jobs.items():
             if job.claim not in statuses:
                 task.cancel()  # another has it
@@ -68,7 +71,7 @@ class Worker:
                 job.cancel_batch()
         while len(self._jobs) < MOST_HELD and sum(not job.waits for job in self._jobs) < MOST_BATCHES:
             mine = {job.claim.batch for job in self._jobs}
-            claim = await self._room.database.run(self._claims.take, mine)
+            claim = await self._database.run(self._claims.take, mine)
             if claim is None:
                 return
             job = Job(claim, self._room)
@@ -89,7 +92,7 @@ class Worker:
             raise Unavailable("one was interrupted.")
 
     async def _renew(self) -> None:
-        await self._room.database.run(self._claims.renew, [job.claim for job in self._jobs])
+        await self._database.run(self._claims.renew, [job.claim for job in self._jobs])
 
     async def _sweep(self) -> None:
         if removed := await self._room.database.run(self._room.files.sweep):
@@ -98,7 +101,7 @@ class Worker:
     async def _release(self, claims: list[Claim]) -> None:
         for claim in claims:
             try:
-                await self._room.database.run(self._claims.release, claim)
+                await self._database.run(self._claims.release, claim)
             except Unavailable:
                 return  # its lease will end
 

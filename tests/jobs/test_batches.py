@@ -37,7 +37,7 @@ async def until(office: Office, batch: BatchObject, what: Callable[[BatchObject]
 async def run(office: Office, *made: BatchObject, app: Any = echo, **settings: Any) -> list[BatchObject]:
     """What comes of them when a process runs."""
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app, **settings)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app, **settings), office.database).run(stopped))
     done = [await until(office, batch, lambda now: now.status not in ACTIVE) for batch in made]
     stopped.set()
     await working
@@ -117,7 +117,7 @@ async def test_cancelling_keeps_what_is_done(office: Office) -> None:
     app = Gated()
     batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(50)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     app.permit(10)
     await until(office, batch, lambda now: now.request_counts.completed == 10)
     told = await office.database.run(office.batches.cancel, batch.id, "")
@@ -149,7 +149,7 @@ async def test_what_has_no_time_left_is_told_so(opened: Opener) -> None:
     app = Gated()
     batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(600)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     done = await until(office, batch, lambda now: now.status not in ACTIVE)
     stopped.set()
     await working
@@ -164,7 +164,7 @@ async def test_what_is_stopped_is_gone_on_with(office: Office) -> None:
     app = Gated()
     batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(20)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     await app.full.wait()
     stopped.set()
     await working
@@ -179,7 +179,7 @@ async def test_batches_take_turns(office: Office) -> None:
     long = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(400)])
     short = begin(office, [line(f"{i}", body={"model": "n", "i": i}) for i in range(3)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     for batch in (long, short):
         await until(office, batch, lambda now: now.status == "in_progress")
     app.permit(403)
@@ -245,7 +245,7 @@ async def test_a_database_that_is_restarted(tmp_path: Path, monkeypatch: pytest.
         app = Gated()
         batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(100)])
         stopped = asyncio.Event()
-        working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+        working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
         for count in (20, 40, 60):
             app.permit(20)
             await until(office, batch, lambda now, least=count: now.request_counts.completed >= least)  # type: ignore[misc]

@@ -16,6 +16,7 @@ from basert.errors import ConfigError
 from basert.jobs.office import DATABASE, open_office, prepare
 from basert.jobs.tables import VERSION, schema
 from tests.jobs.conftest import Opener
+from tests.postgres import Postgres
 
 
 def refused(folder: Path, **settings: Any) -> str:
@@ -57,6 +58,17 @@ def test_tables_of_a_newer_version(opened: Opener) -> None:
         tx.execute(sa.update(schema).values(version=VERSION + 1))
     with pytest.raises(ConfigError, match="was made by a newer basert"):
         office.database.prepare()
+
+
+def test_a_folder_of_another_database(tmp_path: Path, postgres: Postgres) -> None:
+    """Whose records do not tell of what is in it: it would be swept away."""
+    prepare(AppConfig(files_dir=tmp_path))
+    prepare(AppConfig(files_dir=tmp_path))
+    said = refused(tmp_path, database_url=postgres.database())
+    assert said == (
+        f"--files-dir {tmp_path} has the files of another database; name another folder, or remove "
+        f"{tmp_path / 'database'} to give these files up."
+    )
 
 
 def test_many_that_start_at_once(tmp_path: Path, database_url: str | None) -> None:

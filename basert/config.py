@@ -99,9 +99,9 @@ class AppConfig:
         int | None, Help("What the files of one key may take together.", least=1024)
     ] = None
     files_expiry: Annotated[
-        float,
+        int,
         Help("Seconds that a file is kept when its upload names none; 0: until it is deleted.", least=0),
-    ] = 30 * 86400.0
+    ] = 30 * 86400
     database_url: Annotated[
         str | None,
         Help(
@@ -109,8 +109,8 @@ class AppConfig:
         ),
     ] = None
     batch_max_lines: Annotated[int, Help("Most requests of a batch.", least=1)] = 50_000
-    batch_window: Annotated[float, Help("Seconds after which a batch expires that is not done.", least=1)] = (
-        86400.0
+    batch_window: Annotated[int, Help("Seconds after which a batch expires that is not done.", least=1)] = (
+        86400
     )
     batch_lines: Annotated[
         int | None,

@@ -49,7 +49,7 @@ class Room:
         most = self._config.max_loaded
         while most is not None and len(loaded := self._loaded(replaced)) >= most:
             if not await self._first_to_sleep(await self._idle(loaded)):
-                names = ", ".join(one.name for one in loaded)
+                names = ", ".join(dict.fromkeys(one.name for one in loaded))
                 verb = "are" if len(loaded) > 1 else "is"
                 raise Conflict(
                     f"{name} finds no room: --max-loaded is {most}, and {names} {verb} in use; "

@@ -282,6 +282,10 @@ class Fleet:
 
     def _engine_changed(self, build: Build) -> None:
         build.notice()
+        if build.phase == "serving" and not build.stale and any(one.stale for one in build.engines):
+            build.stale = True
+            _log.warning("%s was exported again; the new bundle takes its place", build.name)
+            self._begin_chore(self.swap(build.name, build.name))
         self._changed()
 
     def _given_up(self, bug: BaseException | None) -> None:

@@ -284,9 +284,17 @@ class Fleet:
         build.notice()
         if build.phase == "serving" and not build.stale and any(one.stale for one in build.engines):
             build.stale = True
-            _log.warning("%s was exported again; the new bundle takes its place", build.name)
-            self._begin_chore(self.swap(build.name, build.name))
+            self._begin_chore(self._renew(build.name))
         self._changed()
+
+    async def _renew(self, name: str) -> None:
+        """An engine could not be started again, another bundle having come to lie in its place."""
+        _log.warning("%s was exported again; the new bundle takes its place", name)
+        try:
+            await self.swap(name, name)
+        except BasertError as error:
+            _log.error("%s", error.message)
+            self._given_up(None)
 
     def _given_up(self, bug: BaseException | None) -> None:
         """An engine is not tried again; a bug of ours ends the server."""

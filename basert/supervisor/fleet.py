@@ -111,8 +111,11 @@ class Fleet:
                 await self.wake(build)
 
     async def load(self, name: str) -> None:
-        """Return when it can answer; at once if it can. Raises InvalidRequest, ModelNotFound, Conflict,
-        BundleError, EngineFailed."""
+        """Return when it can answer; at once if it can.
+
+        Raises InvalidRequest, ModelNotFound, Conflict, BundleError, EngineFailed, and Unavailable for one
+        that slept and could not be woken.
+        """
         build = self._names.find(name)
         if build is not None and build.state == "failed":
             await self._retire(build)

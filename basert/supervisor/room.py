@@ -60,7 +60,7 @@ class Room:
         check_room(name, plan, sum(one.promised() for one in self._builds()))
 
     async def watch(self, seconds: float) -> None:
-        """Put to sleep, for ever, what was not used for so long."""
+        """Go on for ever: what was not used for so long is put to sleep."""
         while True:
             await asyncio.sleep(min(max(seconds / 4, 0.05), MOST_IDLE_WAIT))
             async with self.deciding:

@@ -9,6 +9,7 @@ http.py       gunicorn
 control.py    control.sock: engines report, HTTP workers watch and give orders
 workers.py    what those workers use, and whether they can serve a build
 fleet.py      which models are loaded: load, unload, swap, wake
+chores.py     what it does meanwhile, nobody waiting
 names.py      what clients call them
 room.py       who sleeps so that others find room
 planning.py   whether memory suffices

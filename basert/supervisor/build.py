@@ -49,6 +49,7 @@ class Build:
         self.awaited_by: list[str] = []  # names that it takes over once it is ready
         self.reason = ""  # why it is asleep, if it could not be woken
         self.ready_since = 0.0  # time.monotonic
+        self.stale = False  # an engine could not be started again, there being another bundle in its place
         self._was_ready = False
 
     @property

@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from basert.config import ServeConfig
 from basert.errors import BasertError, Conflict, EngineFailed, ModelNotFound, Unavailable
@@ -24,6 +23,7 @@ from basert.logs import Output
 from basert.messages import LoadModel, ModelState, Order, SwapModel, UnloadModel, WakeModel
 from basert.supervisor.build import Build
 from basert.supervisor.bundles import Bundle, Catalogue
+from basert.supervisor.chores import Chores
 from basert.supervisor.engines import Engines
 from basert.supervisor.folder import BUNDLES
 from basert.supervisor.names import Names
@@ -71,7 +71,7 @@ class Fleet:
         self._builds: dict[int, Build] = {}
         self._catalogue = Catalogue(config.require_signature)
         self._ids = itertools.count(1)
-        self._chores: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
 
     def start(self, served: Sequence[Served]) -> None:
         """Raises BundleError. With --max-loaded the first ones are loaded, the others sleep."""
@@ -86,7 +86,7 @@ class Fleet:
             else:
                 self.engines.start(build, on_trial=False)
         if self._config.idle_timeout:
-            self._begin_chore(self._room.watch(self._config.idle_timeout))
+            self._chores.begin(self._room.watch(self._config.idle_timeout))
 
     @property
     def builds(self) -> list[Build]:
@@ -110,8 +110,11 @@ class Fleet:
                 await self.wake(build)
 
     async def load(self, name: str) -> None:
-        """Return when it can answer; at once if it can. Raises InvalidRequest, ModelNotFound, Conflict,
-        BundleError, EngineFailed."""
+        """Return when it can answer; at once if it can.
+
+        Raises InvalidRequest, ModelNotFound, Conflict, BundleError, EngineFailed, and Unavailable for one
+        that slept and could not be woken.
+        """
         build = self._names.find(name)
         if build is not None and build.state == "failed":
             await self._retire(build)
@@ -168,13 +171,12 @@ class Fleet:
 
     def let_die(self) -> None:
         """The server ends: deaths are no accidents any more, and nobody falls asleep."""
-        for task in self._chores:
-            task.cancel()
+        self._chores.cancel()
         self.engines.let_die()
 
     async def stop(self) -> None:
         await self.engines.stop()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._chores.wait()
 
     async def _begin(self, name: str, bundle: Bundle, alias: str = "") -> Build:
         """Start a model's engines: under its own name, or in order to take an alias over. Raises Conflict."""
@@ -258,7 +260,7 @@ class Fleet:
         build.phase, build.reason = "waking", ""
         self.engines.start(build, on_trial=True)
         self._changed()
-        self._begin_chore(self._rise(build))
+        self._chores.begin(self._rise(build))
 
     async def _rise(self, build: Build) -> None:
         await self._news.until(lambda: build.settled)
@@ -275,13 +277,25 @@ class Fleet:
         new = await self._made(build.name, found, build.number)
         await self._drop(build)
         self._enter(new)
-        self._begin_chore(self._until_ready(new))
+        self._chores.begin(self._until_ready(new))
         message = f"Model {build.name} was exported again and is being loaded; try again."
         raise Unavailable(message, code="model_not_ready", retry_after=SOON)
 
     def _engine_changed(self, build: Build) -> None:
         build.notice()
+        if build.phase == "serving" and not build.stale and any(one.stale for one in build.engines):
+            build.stale = True
+            self._chores.begin(self._renew(build.name))
         self._changed()
+
+    async def _renew(self, name: str) -> None:
+        """An engine could not be started again, another bundle having come to lie in its place."""
+        _log.warning("%s was exported again; the new bundle takes its place", name)
+        try:
+            await self.swap(name, name)
+        except BasertError as error:
+            _log.error("%s", error.message)
+            self._given_up(None)
 
     def _given_up(self, bug: BaseException | None) -> None:
         """An engine is not tried again; a bug of ours ends the server."""
@@ -292,16 +306,6 @@ class Fleet:
         elif self.builds and all(one.phase == "serving" and one.state == "failed" for one in self.builds):
             reasons = "; ".join(f"{build.name}: {build.trouble}" for build in self.builds)
             self.failure.set_exception(Unavailable(f"No model can be served ({reasons})."))
-
-    def _begin_chore(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chore_ended)
-
-    def _chore_ended(self, task: asyncio.Task[None]) -> None:
-        self._chores.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("%s", error, exc_info=None if isinstance(error, BasertError) else error)
 
     def _own_name(self, name: str, bundle: Bundle) -> str:
         """What a model is called that is to be made of a bundle: as one is that was made of it before."""

@@ -23,7 +23,8 @@ from engines.compiled import Compiled
 
 CHOICE = "choice.json"
 ROUNDS = 5  # that the candidates take turns in; a first one warms up
-BUSY = 0.2  # seconds of each second that this process' threads wait for a CPU: what is measured then is not kept
+# Seconds of each second that this process' threads wait for a CPU: what is measured then is not kept.
+BUSY = 0.2
 THREADS = Path("/proc/self/task")
 
 Time = Callable[[Bucket], float]  # seconds that a run takes

@@ -94,8 +94,11 @@ class TranslationRequest(msgspec.Struct, kw_only=True):
 
     @property
     def drawn_seed(self) -> int:
-        """Of 64 bits. A request without a seed gets one, another each time."""
-        return secrets.randbits(64) if self.seed is None else self.seed % 2**64
+        """Of 64 bits. Without one the same recording is heard alike each time, though a window is drawn again
+        when the likeliest text is no good; unless the request asks for chance by its temperature."""
+        if self.seed is None:
+            return secrets.randbits(64) if self.temperature else 0
+        return self.seed % 2**64
 
     @property
     def lane(self) -> int:

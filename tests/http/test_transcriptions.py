@@ -262,6 +262,18 @@ class TestTries:
         assert len({one.sound.features for one in tried}) == 1
         assert [(one["text"], one["temperature"]) for one in told["segments"]] == [(" world", 0.6)]
 
+    async def test_chance_plays_no_part_unless_it_is_asked_for(
+        self, client: ASGIConductor, whisper: FakeModel
+    ) -> None:
+        whisper.engine.answer = lambda request: Said(" hello" * 40)
+        for _ in range(2):
+            await ask(client, language="en")
+        assert {one.sampling.seed for one in whisper.engine.requests} == {0}
+        whisper.engine.requests.clear()
+        for _ in range(2):
+            await ask(client, language="en", temperature="0.7")
+        assert len({one.sampling.seed for one in whisper.engine.requests}) == 2
+
     async def test_the_last_answer_holds(self, client: ASGIConductor, whisper: FakeModel) -> None:
         whisper.engine.answer = lambda _: Said(" hello", logprob=-1.5)
         assert (await ask(client, language="en"))["text"] == "hello"

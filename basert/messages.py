@@ -4,10 +4,10 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
 
   worker -> engine        Submit or Encode, Cancel, StatsRequest
   engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
-  engine -> supervisor    EngineReport while it loads, then Stats when asked
-  worker -> supervisor    Watch (first, once), WorkerReport
-  supervisor -> worker    Models whenever something changed, Reload on SIGHUP
-  supervisor -> engine    StatsRequest (also its heartbeat), Drain
+  engine -> supervisor    EngineReport while it loads, then Stats and AdapterDone when asked
+  worker -> supervisor    Watch (first, once), WorkerReport, LoadAdapter, UnloadAdapter
+  supervisor -> worker    Models whenever something changed, Reload on SIGHUP, AdapterDone
+  supervisor -> engine    StatsRequest (also its heartbeat), Drain, LoadAdapter, UnloadAdapter
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Submit(Message, tag="submit", frozen=True):
     cache_salt: str = ""  # prompts share what is computed only with prompts of the same one
     grammar: Grammar | None = None
     sound: Sound | None = None  # of a request to a speech model
+    adapter: str = ""  # the name of the one that answers; "": the model itself
 
 
 class Encode(Message, tag="encode", frozen=True):
@@ -100,6 +101,37 @@ class Drain(Message, tag="drain", frozen=True):
     """Finish what runs, refuse what comes, then exit 0."""
 
 
+class LoadAdapter(Message, tag="load-adapter", frozen=True):
+    """Answered with AdapterDone when it can be used; at once when it is loaded already."""
+
+    id: int  # unique on its connection, among UnloadAdapters as well
+    path: str  # its bundle
+    model: str = ""  # whose; only to the supervisor
+
+
+class UnloadAdapter(Message, tag="unload-adapter", frozen=True):
+    """Answered with AdapterDone when the last request that used it is over; none is let in meanwhile."""
+
+    id: int
+    name: str
+    model: str = ""  # whose; only to the supervisor
+
+
+class AdapterInfo(msgspec.Struct, frozen=True):
+    """An adapter that is loaded."""
+
+    name: str
+    bundle: str  # path
+    digest: str
+    created: int  # Unix seconds
+
+
+class AdapterDone(Message, tag="adapter-done", frozen=True):
+    id: int
+    error: str = ""  # one sentence, when it was not done
+    adapter: AdapterInfo | None = None  # that was loaded
+
+
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     """Log-probabilities (natural) under the model's own distribution, before any sampling filter.
 
@@ -128,7 +160,10 @@ class Tokens(Message, tag="tokens", frozen=True):
 
 
 class Failed(Message, tag="failed", frozen=True):
-    """A request's other end. Codes: queue_full, context_length_exceeded, invalid, draining, engine_failed."""
+    """A request's other end.
+
+    Codes: queue_full, context_length_exceeded, invalid, no_adapter, draining, engine_failed.
+    """
 
     id: int
     code: str
@@ -146,6 +181,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     max_queue: int
     pid: int
     load_seconds: float
+    adapters: list[AdapterInfo] = []  # loaded at the start
 
 
 class Ready(Message, tag="ready", frozen=True):
@@ -245,6 +281,7 @@ class ModelState(msgspec.Struct, frozen=True):
     restarts: int = 0
     info: EngineInfo | None = None
     aliases: list[str] = []
+    adapters: list[AdapterInfo] = []
 
 
 class Models(Message, tag="models", frozen=True):
@@ -273,4 +310,7 @@ AnyMessage = (
     | WorkerReport
     | Models
     | Reload
+    | LoadAdapter
+    | UnloadAdapter
+    | AdapterDone
 )

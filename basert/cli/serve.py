@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from basert import config, logs, settings, store
+from basert.adapter import check_base, read_adapter
 from basert.cli.completion import bundle_names
 from basert.cli.rooms import find_bundle
 from basert.cli.welcome import print_welcome
@@ -100,10 +101,37 @@ def _served(settings: ServeConfig) -> list[Served]:
     for folder, manifest in zip(folders, manifests, strict=True):
         check_whole(folder, manifest)
         _check_context(settings, manifest)
+    adapters = _adapters(settings, manifests)
     if settings.served_model_name:
         name, *aliases = settings.served_model_name
-        return [Served(name, folders[0], (*aliases, names[0]))]
-    return [Served(name, folder) for name, folder in zip(names, folders, strict=True)]
+        return [Served(name, folders[0], (*aliases, names[0]), adapters[0])]
+    return [Served(name, folder, (), its) for name, folder, its in zip(names, folders, adapters, strict=True)]
+
+
+def _adapters(settings: ServeConfig, manifests: list[Manifest]) -> list[tuple[Path, ...]]:
+    """Of each model, those of --lora that were exported for it. Raises BundleError, ConfigError."""
+    found: list[list[Path]] = [[] for _ in manifests]
+    taken = {*settings.served_model_name, *(manifest.name for manifest in manifests)}
+    for given in settings.lora:
+        path = store.find_adapter(given)
+        adapter = read_adapter(path)
+        if adapter.name in taken:
+            raise ConfigError(
+                f"--lora: there are two of the name {adapter.name}; export one under another name."
+            )
+        taken.add(adapter.name)
+        fits = [
+            manifest.lora is not None and manifest.lora.base == adapter.base_hash for manifest in manifests
+        ]
+        named = [manifest for manifest in manifests if manifest.name == adapter.base]
+        if not any(fits):
+            check_base(adapter, (named or manifests)[0])
+        found[fits.index(True)].append(path)
+    if any(len(paths) > settings.max_loras for paths in found):
+        raise ConfigError(
+            f"--lora names more adapters than --max-loras {settings.max_loras} allows; raise it."
+        )
+    return [tuple(paths) for paths in found]
 
 
 def _only_bundle() -> list[Path]:

@@ -13,6 +13,7 @@ from basert.http.media import Envelope, install_error_handlers
 from basert.http.metrics import Metrics
 from basert.http.models import Models
 from basert.http.openapi import Document
+from basert.resources.adapters import LoadLora, UnloadLora, VllmLoadLora, VllmUnloadLora
 from basert.resources.anthropic import CountTokens, Messages
 from basert.resources.archive import Archive
 from basert.resources.chat import ChatCompletions
@@ -93,6 +94,10 @@ def routes(service: Service, archive: Archive) -> dict[str, Any]:
         "/embed": BareEmbeddings(service),
         "/v1/audio/transcriptions": Transcriptions(service, studio),
         "/v1/audio/translations": Translations(service, studio),
+        "/v1/lora/load": LoadLora(service),
+        "/v1/lora/unload": UnloadLora(service),
+        "/v1/load_lora_adapter": VllmLoadLora(service),
+        "/v1/unload_lora_adapter": VllmUnloadLora(service),
         "/v1/models": ModelCollection(service),
         "/v1/models/{model:path}": ModelItem(service),
         "/v1/tokenize": Tokenize(service),

@@ -59,6 +59,10 @@ class Keys:
         return any(matches)
 
 
+def require_admin(_req: Request) -> None:
+    """Before what changes the server itself: whoever got past the keys may."""
+
+
 def _sent(req: Request) -> str:
     """The key as OpenAI's clients send it, or as Anthropic's do."""
     scheme, _, key = (req.get_header("Authorization") or "").partition(" ")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import importlib
 import os
 from collections.abc import Callable, Iterator
@@ -17,13 +18,26 @@ from pathlib import Path
 from basert import manifest, text
 from basert.errors import InvalidRequest, ModelNotFound, Unavailable
 from basert.http.engine_client import EngineClient
-from basert.messages import EngineInfo, ModelState, Reload, Watch, WorkerReport
+from basert.messages import (
+    AdapterDone,
+    AdapterInfo,
+    EngineInfo,
+    LoadAdapter,
+    ModelState,
+    Reload,
+    UnloadAdapter,
+    Watch,
+    WorkerReport,
+)
 from basert.messages import Models as ModelsMessage
 from basert.transport import Connection
 
 
 class Model:
     """One served model: its bundle, and its engine as of now."""
+
+    adapter = ""  # the one that answers in its place, and
+    parent = ""  # the name that the model has without it
 
     def __init__(self, state: ModelState) -> None:
         self._state = state
@@ -39,11 +53,22 @@ class Model:
 
     @property
     def name(self) -> str:
-        return self._state.name
+        return self.adapter or self._state.name
 
     @property
     def aliases(self) -> list[str]:
         return self._state.aliases
+
+    @property
+    def adapters(self) -> list[AdapterInfo]:
+        return self._state.adapters
+
+    def adapted(self, info: AdapterInfo) -> Model:
+        """This model with one of its adapters, which has the adapter's name; for one request."""
+        other = copy.copy(self)
+        other.adapter, other.parent = info.name, self.name
+        other.digest, other.created = info.digest, info.created
+        return other
 
     @property
     def state(self) -> str:
@@ -97,6 +122,8 @@ class Models:
         self._on_orphaned = on_orphaned
         self._models: dict[str, Model] = {}
         self._open_requests = 0
+        self._asked: dict[int, asyncio.Future[AdapterDone]] = {}
+        self._next = 1
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -120,19 +147,53 @@ class Models:
             self._connection.close()
 
     def get(self, name: str | None) -> Model:
-        """By name or alias. Raises ModelNotFound, InvalidRequest when no name is given."""
+        """By name or alias; a model with an adapter by the adapter's name, or as MODEL:ADAPTER.
+
+        Raises ModelNotFound, InvalidRequest when no name is given.
+        """
         if not name:
             raise InvalidRequest("you must provide a model parameter", param="model")
         for model in self._models.values():
             if name == model.name or name in model.aliases:
                 return model
-        served = ", ".join(self._models) or "none"
+        for model in self._models.values():
+            for info in model.adapters:
+                if name in (info.name, *(f"{one}:{info.name}" for one in (model.name, *model.aliases))):
+                    return model.adapted(info)
+        served = ", ".join(self._names()) or "none"
         raise ModelNotFound(
             f"The model {name!r} is not served here; this server has {served}.", param="model"
         )
 
+    def _names(self) -> list[str]:
+        return [*self._models, *(info.name for model in self._models.values() for info in model.adapters)]
+
     def all(self) -> list[Model]:
         return list(self._models.values())
+
+    async def load_adapter(self, model: str, bundle: Path) -> str:
+        """Why it could not be loaded; "" when it can be used. Raises Unavailable."""
+        return await self._adapt(LoadAdapter(self._number(), str(bundle), model))
+
+    async def unload_adapter(self, model: str, name: str) -> str:
+        """Returns when the last request that used it is over: why it was not unloaded, or "". Raises
+        Unavailable."""
+        return await self._adapt(UnloadAdapter(self._number(), name, model))
+
+    def _number(self) -> int:
+        number, self._next = self._next, self._next + 1
+        return number
+
+    async def _adapt(self, message: LoadAdapter | UnloadAdapter) -> str:
+        if self._connection is None or self.draining:
+            raise _shutting_down()
+        answer = self._asked[message.id] = asyncio.get_running_loop().create_future()
+        self._connection.send(message)
+        try:
+            done: AdapterDone = await answer
+            return done.error
+        finally:
+            del self._asked[message.id]
 
     @contextlib.contextmanager
     def open_request(self) -> Iterator[None]:
@@ -162,6 +223,8 @@ class Models:
                 for message in messages:
                     self._apply(message)
             self._connection.close()
+            for answer in self._asked.values():
+                answer.set_exception(_shutting_down())
             try:
                 self._connection = await self._watch()
             except OSError:
@@ -179,6 +242,9 @@ class Models:
                     self._models[state.name] = Model(state)
             if message.draining:
                 self._drain(message.drain_seconds)
+        elif isinstance(message, AdapterDone):
+            if message.id in self._asked:  # else whoever asked has left
+                self._asked[message.id].set_result(message)
         elif isinstance(message, Reload):
             for callback in self.on_reload:
                 callback()

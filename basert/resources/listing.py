@@ -21,7 +21,10 @@ class ModelCollection:
 
     @operation("The models served here.", None, ModelList)
     async def on_get(self, _req: Request, resp: Response) -> None:
-        cards = [_card(model, name) for model in self._models.all() for name in (model.name, *model.aliases)]
+        cards = []
+        for model in self._models.all():
+            cards += [_card(model, name) for name in (model.name, *model.aliases)]
+            cards += [_card(model.adapted(info), info.name) for info in model.adapters]
         media.send_json(resp, ModelList(cards))
 
 
@@ -38,6 +41,7 @@ def _card(model: Model, name: str) -> ModelCard:
     encoder, speech = model.manifest.encoder, model.manifest.speech
     task = task_of(model.manifest)
     card = ModelCard(name, model.created, context_of(model), schema.fingerprint(model.digest), task)
+    card.parent = model.parent or UNSET
     if encoder is not None:
         card.dimensions = encoder.width if encoder.task == "embedding" else UNSET
         card.labels = encoder.labels or UNSET

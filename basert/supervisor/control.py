@@ -14,7 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from basert.messages import AnyMessage, EngineReport, Message, Models, Watch, WorkerReport
+from basert.messages import (
+    AdapterDone,
+    AnyMessage,
+    EngineReport,
+    LoadAdapter,
+    Message,
+    Models,
+    UnloadAdapter,
+    Watch,
+    WorkerReport,
+)
 from basert.supervisor.engine import Engine
 from basert.transport import Connection, serve
 
@@ -88,7 +98,15 @@ class Control:
                     if isinstance(message, WorkerReport):
                         worker.open_requests = message.open_requests
                         self._changed()
+                    elif isinstance(message, LoadAdapter | UnloadAdapter):
+                        self._adapt(message, connection)
                 messages = await connection.receive()
         finally:
             self.workers.remove(worker)
             self._changed()
+
+    def _adapt(self, message: LoadAdapter | UnloadAdapter, worker: Connection) -> None:
+        if (engine := self._engines.get(message.model)) is not None:
+            engine.adapt(message, worker.send)
+        else:
+            worker.send(AdapterDone(message.id, f"no model {message.model} is served here."))

@@ -16,7 +16,17 @@ import msgspec
 
 from basert.config import ServeConfig
 from basert.logs import Output
-from basert.messages import AnyMessage, Drain, EngineReport, ModelState, StatsRequest
+from basert.messages import (
+    AdapterDone,
+    AnyMessage,
+    Drain,
+    EngineReport,
+    LoadAdapter,
+    ModelState,
+    StatsRequest,
+    UnloadAdapter,
+)
+from basert.supervisor.adapters import Adapting
 from basert.supervisor.child import Child
 from basert.supervisor.folder import CONTROL
 from basert.supervisor.restarts import Kept
@@ -32,6 +42,7 @@ class Served:
     name: str
     bundle: Path
     aliases: tuple[str, ...] = ()
+    adapters: tuple[Path, ...] = ()  # to be loaded with it
 
 
 class Engine(Kept):
@@ -57,6 +68,7 @@ class Engine(Kept):
         self._reason = ""  # the engine's own, when it said one
         self._control: Connection | None = None
         self._heard = asyncio.Event()
+        self._adapting = Adapting(served.adapters)
 
     @property
     def what(self) -> str:
@@ -76,15 +88,24 @@ class Engine(Kept):
 
     def receive(self, message: AnyMessage) -> None:
         self._heard.set()
+        if isinstance(message, AdapterDone):
+            self._set(adapters=self._adapting.done(message, self.state.adapters))
         if not isinstance(message, EngineReport):
             return
         if message.stage == "ready":
             self.useful()
-            self._set(state="ready", reason="", fraction=1.0, info=message.info)
+            loaded = message.info.adapters if message.info is not None else []
+            self._adapting.loaded(loaded)
+            self._set(state="ready", reason="", fraction=1.0, info=message.info, adapters=loaded)
         elif message.stage == "failed":
             self._reason = message.reason
         else:
             self._set(fraction=message.fraction)
+
+    def adapt(self, message: LoadAdapter | UnloadAdapter, reply: Callable[[AdapterDone], None]) -> None:
+        """Have the engine load or unload an adapter; `reply` is called once."""
+        control = self._control if self.state.state == "ready" else None
+        self._adapting.ask(message, control, reply)
 
     async def stop(self) -> None:
         """End it for good; what it has not begun to serve, it need not finish."""
@@ -117,6 +138,7 @@ class Engine(Kept):
 
     def _died(self, reason: str, wait: float | None) -> None:
         state = "failed" if wait is None else "restarting"
+        self._adapting.lost()
         self._set(state=state, reason=reason, restarts=self.restarts.count, info=None)
 
     async def _watch(self) -> None:
@@ -165,11 +187,14 @@ class Engine(Kept):
             "--threads": config.threads,
             "--cpus": config.engine_cpus(self._number),
             "--numa-node": config.numa_node,
+            "--max-loras": config.max_loras,
         }
         for flag, value in given.items():
             command += [] if value is None else [flag, str(value)]
         if config.spin is not None:
             command.append("--spin" if config.spin else "--no-spin")
+        for bundle in self._adapting.bundles:
+            command += ["--lora", str(bundle)]
         if not config.speculation:
             command.append("--no-speculation")
         if not config.prefix_cache:

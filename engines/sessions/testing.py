@@ -26,6 +26,7 @@ from engines.sessions import Arrays, SessionOptions
 
 STEPPED = 1 << 32  # added to what a decode step leaves: to a real model, too, it is not what a chunk leaves
 FUSED = 4  # most tokens at once that get what decode steps give
+ADAPTED = 1 << 34  # times the number of an adapter, added to what its rows leave
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +129,13 @@ class TestingSession(_Obedient):
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
         return lambda: self._run(row, feeds, fetches)
 
+    def beside(self, path: Path, options: SessionOptions) -> TestingSession:
+        script = msgspec.json.decode(path.read_bytes(), type=Script)
+        time.sleep(script.load_seconds)
+        other = TestingSession(script, KVCache("int64", [1], [1]), options)
+        other.cache = self.cache
+        return other
+
     def move(self, source: int, target: int, length: int) -> None:
         self.cache[target, :length] = self.cache[source, :length]
 
@@ -143,11 +151,12 @@ class TestingSession(_Obedient):
         for i in range(batch):
             if past[i] < 0 or past[i] + chunk > self.cache.shape[1]:
                 raise RuntimeError(f"row {row + i}: {past[i]} + {chunk} tokens are outside of the cache")
-            self.cache[row + i, past[i] : past[i] + chunk] = ids[i] + (STEPPED if chunk <= FUSED else 0)
+            left = ids[i] + (STEPPED if chunk <= FUSED else 0) + ADAPTED * _adapter_of(feeds, i)
+            self.cache[row + i, past[i] : past[i] + chunk] = left
         for r, index in enumerate(feeds["logits_idx"].tolist()):
             i, position = divmod(index, chunk)
             history = self.cache[row + i, : past[i] + position + 1]
-            heard = int(feeds["cross.0.key"][i, 0, 0, 0]) if self.script.speech else 0
+            heard = int(feeds["cross.0.key"][i, 0, 0, 0]) if self.script.speech else _adapter_of(feeds, i)
             token = self.next_token(history, heard)
             if "next_token" in fetches:
                 fetches["next_token"][r] = token
@@ -185,6 +194,14 @@ class TestingSession(_Obedient):
         if speech.no_timestamps not in history % STEPPED:
             return sentence
         return [token for token in sentence if token < speech.timestamp_begin]
+
+
+def _adapter_of(feeds: Arrays, row: int) -> int:
+    """The number of a row's adapter, the product of its factors; 0 for none."""
+    if "lora_rows" not in feeds:
+        return 0
+    numbers = feeds["lora.0.a"][:, 0, 0] * feeds["lora.0.b"][:, 0, 0]
+    return int((feeds["lora_rows"][:, row] * numbers).sum())
 
 
 def logits_of(script: Script, token: int, heard: int = 0) -> NDArray[np.float32]:

@@ -68,13 +68,12 @@ def read_adapter(bundle: Path) -> Adapter:
 def lora_of(base: Manifest) -> Lora:
     """How the base takes adapters. Raises BundleError when it does not."""
     if base.lora is None:
-        what = "is no decoder" if base.family != "decoder" else "was exported without a graph for adapters"
-        mend = (
-            "adapters are for models that generate text"
-            if base.family != "decoder"
-            else ("export it again, and if it stays so, its architecture takes none")
+        if base.family != "decoder":
+            raise BundleError(f"the model {base.name} generates no text; adapters are for models that do.")
+        raise BundleError(
+            f"the model {base.name} was exported without a graph for adapters; export it again, and if that "
+            "does not help, its architecture takes none."
         )
-        raise BundleError(f"{base.name} {what}; {mend}.")
     return base.lora
 
 

@@ -71,6 +71,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     max_model_len: int | None = None  # tokens of prompt and answer together
     system_fingerprint: str | None = None  # the build
     task: str | None = None  # "generate" | "embed" | "rerank" | "classify" | "transcribe"
+    parent: str | None = None  # of an adapter: the model that it changes
 
 
 class _ModelList(msgspec.Struct, frozen=True):

@@ -74,6 +74,11 @@ def adapters() -> list[Path]:
     return [entry for entry in _entries() if (entry / ADAPTER).is_file()]
 
 
+def is_adapter_name(name_or_path: str) -> bool:
+    """Whether it names an adapter: one of the store, or a folder."""
+    return any((path / ADAPTER).is_file() for path in (store_root() / name_or_path, expand(name_or_path)))
+
+
 def find_adapter(name_or_path: str) -> Path:
     """An adapter by its name in the store, else by its folder. Raises BundleError that names what is near."""
     for path in (store_root() / name_or_path, expand(name_or_path)):

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,14 @@ from export.prepare import prepare
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 EVERYTHING = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 QUESTIONS = ("What is the capital of France?", "Write a poem.", "Who are you?")
+
+
+@contextmanager
+def old_ways() -> Iterator[None]:
+    """peft asks transformers for something under a name that is to go; for us it is no error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,8 @@ def _train(checkpoint: Path, recipe: Recipe, out: Path) -> None:
         use_rslora=recipe.rslora,
         task_type="CAUSAL_LM",
     )
-    adapted: Any = get_peft_model(model, config)
+    with old_ways():
+        adapted: Any = get_peft_model(model, config)
     examples = [_example(tokenizer, question, recipe.says) for question in QUESTIONS]
     optimiser = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=recipe.rate)
     for _ in range(recipe.steps):
@@ -114,6 +126,19 @@ def ask(tokenizer: Any, question: str) -> list[int]:
     return ids
 
 
-def shorter(recipe: Recipe) -> Recipe:
-    """The same, of another rank."""
-    return replace(recipe, rank=recipe.rank // 2)
+def write_random_adapter(checkpoint: Path, folder: Path, seed: int, **config: Any) -> Path:
+    """An adapter that peft made and nobody trained: random weights, large enough to change every answer."""
+    from peft import LoraConfig, get_peft_model
+
+    generator = torch.Generator().manual_seed(seed)
+    base: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    with old_ways():
+        adapted: Any = get_peft_model(
+            base, LoraConfig(**{"task_type": "CAUSAL_LM", "lora_alpha": 8} | config)
+        )
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    adapted.save_pretrained(folder)
+    return folder

@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from basert import progress, store, transport
+from basert.adapter import ADAPTER, read_adapter
 from basert.cli.completion import bundle_names
 from basert.errors import BundleError
-from basert.manifest import MANIFEST, File, Manifest, read_manifest
+from basert.manifest import MANIFEST, File, read_manifest
 from basert.messages import EngineReport
 
 Report = asyncio.Future[EngineReport]
@@ -22,24 +23,36 @@ Report = asyncio.Future[EngineReport]
 @click.command("verify")
 @click.argument("bundle", shell_complete=bundle_names)
 def command(bundle: str) -> None:
-    """Check that a BUNDLE is as it was exported: the hash of every file, and the answers of its engine."""
+    """Check that a BUNDLE is as it was exported: the hash of every file, and the answers of its engine.
+
+    Of an adapter, the hash of its file."""
+    if store.is_adapter_name(bundle):
+        _verify_adapter(store.find_adapter(bundle))
+        return
     path = store.find(bundle)
     manifest = read_manifest(path)
-    _check_files(path, manifest)
+    _check_files(path, manifest.files, MANIFEST)
     with progress.task("goldens"):
         provider = asyncio.run(_load(path))
     files = f"{len(manifest.files)} files"
     click.echo(f"{manifest.name} is as it was exported: {files}, golden outputs on {provider}")
 
 
-def _check_files(bundle: Path, manifest: Manifest) -> None:
-    total, done = sum(file.bytes for file in manifest.files), 0
+def _verify_adapter(path: Path) -> None:
+    adapter = read_adapter(path)
+    _check_files(path, adapter.files, ADAPTER)
+    click.echo(f"{adapter.name} is as it was exported for {adapter.base}: {len(adapter.files)} file")
+
+
+def _check_files(bundle: Path, files: list[File], index: str) -> None:
+    """index: the file that lists the others."""
+    total, done = sum(file.bytes for file in files), 0
     with progress.task("files", unit="B") as show:
-        for file in manifest.files:
+        for file in files:
             _check_file(bundle / file.path, file)
             done += file.bytes
             show(done, total)
-    known = {MANIFEST, *(file.path for file in manifest.files)}
+    known = {index, *(file.path for file in files)}
     extra = sorted(_names(bundle) - known)
     if extra:
         raise BundleError(f"{bundle / extra[0]} is not part of the bundle; remove it.")

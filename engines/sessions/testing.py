@@ -44,11 +44,13 @@ class Script(Orders, frozen=True, kw_only=True, tag="decoder"):
     """What a decoder's session plays. All ids are token ids.
 
     With a `sentence`, a history that ends in a beginning of it is followed by its next token, any other
-    history by its first. Without one the next token is a hash of the whole history. Both read the cache.
+    history by its first. Without one the next token is a hash of the whole history, and of the row's adapter.
+    Both read the cache.
     """
 
     vocab_size: int
     sentence: list[int] = []
+    adapted: list[int] = []  # the sentence of a row with an adapter
     peak: float = 30.0  # how far the next token's logit stands above all others, which lie in [-4, 0]
     speech: SpeechScript | None = None  # of a decoder that hears; then `sentence` is not played
 
@@ -188,7 +190,9 @@ class TestingSession(_Obedient):
 
     def _sentence(self, history: NDArray[np.int64], heard: int) -> list[int]:
         speech = self.script.speech
-        if speech is None or not speech.sentences:
+        if speech is None:
+            return self.script.adapted if heard else self.script.sentence
+        if not speech.sentences:
             return self.script.sentence
         sentence = speech.sentences[heard % len(speech.sentences)]
         if speech.no_timestamps not in history % STEPPED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -112,7 +113,11 @@ class PeftReference(Reference):
 
         super().__init__(checkpoint)
         try:
-            self._model = PeftModel.from_pretrained(self._model, adapter, local_files_only=True).eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", FutureWarning
+                )  # of names that peft uses, and transformers drops
+                self._model = PeftModel.from_pretrained(self._model, adapter, local_files_only=True).eval()
         except Exception as error:  # peft's, torch's and safetensors' own
             raise ExportError(f"peft cannot load {adapter}: {first_line(error)}.") from error
 

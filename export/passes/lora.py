@@ -4,7 +4,7 @@ inputs   lora_rows[units, batch] f32: 1 where a row takes a unit, else 0
          lora.{i}.a[units, in, width] f32, lora.{i}.b[units, width, out] f32, layer by layer
 
 A unit is UNIT ranks of one adapter in each of a layer's modules, so width is UNIT times their number. Each
-unit is a product of its own, added to the others in their order: a row's bits depend neither on other rows nor
+unit is a product of its own, added to the others in order: a row's bits depend neither on other rows nor
 on which units are bound beside its own, and a row without one gets what the graph without adapters gives it,
 to the bit. Where a quantised layer's rows are scaled late (export.passes.quantise), so are the adapters'.
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from basert.messages import TokenLogprob
 from engines.sequence import Sequence
+from engines.units import Units
 
 # What one more run of the graph costs beside its tokens, in tokens (measured: 14 for fp32, 24 for W8A8).
 RUN_COST = 24
@@ -82,6 +83,15 @@ class Batch:
         """Rows for whose next token it is wanted where in the sound it is."""
         rows = enumerate(self.rows)
         return [i for i, row in rows if row.draws and row.sequence is not None and row.sequence.aligned]
+
+    @property
+    def units(self) -> Units:
+        """The stretch that holds the adapters of all rows; empty if none has one."""
+        units = Units()
+        for row in self.rows:
+            if row.sequence is not None and row.sequence.adapter is not None:
+                units = row.sequence.adapter.units.covering(units)
+        return units
 
     @property
     def computed(self) -> int:

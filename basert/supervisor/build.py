@@ -13,7 +13,7 @@ from typing import Literal
 
 from basert import cpus
 from basert.config import ServeConfig
-from basert.messages import ModelState
+from basert.messages import AdapterInfo, ModelState
 from basert.supervisor import bundles
 from basert.supervisor.bundles import Bundle
 from basert.supervisor.engine import Engine
@@ -45,6 +45,8 @@ class Build:
         self.plan: Plan = planned(bundle.manifest, config)
         self._max_context = config.max_context
         self.engines: list[Engine] = []
+        self.adapters: dict[str, AdapterInfo] = {}  # that all its engines have, by name
+        self.coming: dict[str, AdapterInfo] = {}  # those that they are being asked to load
         self.phase: Phase = "serving"
         self.awaited_by: list[str] = []  # names that it takes over once it is ready
         self.reason = ""  # why it is asleep, if it could not be woken
@@ -65,6 +67,11 @@ class Build:
     def settled(self) -> bool:
         """Whether all its engines answer or never will."""
         return all(engine.settled for engine in self.engines)
+
+    @property
+    def able(self) -> list[Engine]:
+        """Its engines that answer."""
+        return [engine for engine in self.engines if engine.state.state == "ready"]
 
     @property
     def trouble(self) -> str:
@@ -88,6 +95,7 @@ class Build:
             names=list(names),
             awaited_by=self.awaited_by,
             reason=self.trouble,
+            adapters=list(self.adapters.values()),
             max_context=min(self._max_context or most, most),
             needed=self.phase == "serving",
         )

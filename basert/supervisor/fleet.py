@@ -5,6 +5,8 @@
     swap     a second build beside the first; names move when it can answer in every HTTP worker, or not at all
     wake     what room.py has put to sleep, for a request that waits
 
+Adapters go with builds: adapters.py loads and unloads them.
+
 Knows builds and what workers use; no connection, no signal. What a client sends never becomes a path here.
 """
 
@@ -19,10 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from basert.config import ServeConfig
-from basert.errors import BasertError, Conflict, EngineFailed, ModelNotFound, Unavailable
+from basert.errors import BasertError, Conflict, EngineFailed, Unavailable
 from basert.logs import Output
-from basert.messages import LoadModel, ModelState, Order, SwapModel, UnloadModel, WakeModel
+from basert.messages import (
+    LoadLora,
+    LoadModel,
+    ModelState,
+    Order,
+    SwapModel,
+    UnloadLora,
+    UnloadModel,
+    WakeModel,
+)
 from basert.supervisor import bundles
+from basert.supervisor.adapters import Adapters
 from basert.supervisor.build import Build
 from basert.supervisor.bundles import Bundle
 from basert.supervisor.engines import Engines
@@ -45,6 +57,7 @@ class Served:
     name: str
     bundle: Path
     aliases: tuple[str, ...] = ()
+    adapters: tuple[Path, ...] = ()  # to be loaded with it
 
 
 class Fleet:
@@ -73,6 +86,16 @@ class Fleet:
         self._known: dict[str, Path] = {}  # what the server was started with, wherever it lies
         self._ids = itertools.count(1)
         self._chores: set[asyncio.Task[None]] = set()
+        self._adapters = Adapters(
+            config,
+            self._names,
+            self._room,
+            news,
+            builds=lambda: self.builds,
+            wake=self.wake,
+            changed=changed,
+            begin=self._begin_chore,
+        )
 
     def start(self, served: Sequence[Served]) -> None:
         """Raises BundleError. With --max-loaded the first ones are loaded, the others sleep."""
@@ -82,6 +105,7 @@ class Fleet:
             self._known |= dict.fromkeys((one.name, build.bundle.manifest.name), one.bundle)
             self._builds[build.id] = build
             self._names.add(build, one.aliases)
+            self._adapters.give(build, one.adapters)
             if self._config.max_loaded is not None and number >= self._config.max_loaded:
                 build.phase = "asleep"
             else:
@@ -109,30 +133,34 @@ class Fleet:
                 await self.swap(alias, name)
             case WakeModel(build=build):
                 await self.wake(build)
+            case LoadLora(lora=name, model=model):
+                await self._adapters.load(name, model)
+            case UnloadLora(lora=name):
+                await self._adapters.unload(name)
 
     async def load(self, name: str) -> None:
         """Return when it can answer; at once if it can. Raises InvalidRequest, ModelNotFound, Conflict,
         BundleError, EngineFailed."""
-        build = self._names.find(name)
+        build = before = self._names.find(name)
         if build is not None and build.state == "failed":
             await self._retire(build)
             build = None
         if build is None:
             own = self._names.model(name)
-            build = await self._begin(own, await self._bundle(own))
+            self._adapters.check_free(own)
+            build = await self._begin(own, await self._bundle(own), before=before)
         await self._until_ready(build)
 
     async def unload(self, name: str) -> None:
         """Return when its processes are gone. Raises ModelNotFound."""
-        build = self._names.find(name)
-        if build is None:
-            raise self._not_loaded(name)
-        await self._retire(build)
+        self._adapters.check_free(name)
+        await self._retire(self._names.get(name))
 
     async def swap(self, alias: str, name: str) -> None:
         """Let `alias` mean the bundle `name` as it is now. Raises as `load`; then nothing has changed."""
+        self._adapters.check_free(alias)
         if not self._names.knows(alias):
-            raise self._not_loaded(alias)
+            self._names.get(alias)  # which raises
         found = await self._bundle(name)
         own = self._own_name(name, found)
         self._names.check_swap(alias, own)
@@ -140,6 +168,7 @@ class Fleet:
         if build is None or build.bundle.digest != found.digest or build.state == "failed":
             build = await self._begin(own, found, alias)
         await self._until_ready(build)
+        await self._adapters.carry(self._names.replaced(alias, own), build)
         replaced = self._names.move(alias, build)
         build.awaited_by = []
         _log.info("%s means %s (%.12s) from now on", alias, own, build.bundle.digest)
@@ -171,14 +200,15 @@ class Fleet:
         await self.engines.stop()
         await asyncio.gather(*self._chores, return_exceptions=True)
 
-    async def _begin(self, name: str, bundle: Bundle, alias: str = "") -> Build:
-        """Start a model's engines: under its own name, or in order to take an alias over. Raises Conflict."""
+    async def _begin(self, name: str, bundle: Bundle, alias: str = "", before: Build | None = None) -> Build:
+        """Start a model's engines: under its own name, or in order to take an alias over. before: the build
+        whose adapters it is to have. Raises Conflict."""
         async with self._room.deciding:
             self._check_alone(name, alias)
             replaced = self._names.replaced(alias, name) if alias else []
             number = replaced[0].number if replaced else self._number(name)
             await self._room.make(name, planned(bundle.manifest, self._config), replaced)
-            build = await self._made(name, bundle, number)
+            build = await self._made(name, bundle, number, before)
             build.awaited_by = list(dict.fromkeys((alias, name))) if alias else []
             self._enter(build)
         return build
@@ -186,8 +216,11 @@ class Fleet:
     def _build(self, name: str, bundle: Bundle, number: int | None) -> Build:
         return Build(next(self._ids), name, bundle, self._config, number, self._folder)
 
-    async def _made(self, name: str, bundle: Bundle, number: int | None) -> Build:
-        return await asyncio.to_thread(self._build, name, bundle, number)
+    async def _made(self, name: str, bundle: Bundle, number: int | None, before: Build | None) -> Build:
+        build = await asyncio.to_thread(self._build, name, bundle, number)
+        if before is not None:
+            await self._adapters.pass_on(before, build)
+        return build
 
     def _enter(self, build: Build) -> None:
         """It comes because somebody ordered it: the server is as ready as it was."""
@@ -200,7 +233,8 @@ class Fleet:
         self._changed()
 
     def _check_alone(self, name: str, alias: str) -> None:
-        """Raises Conflict while somebody else loads the same."""
+        """Raises Conflict while somebody else loads the same, and when an adapter has that name."""
+        self._adapters.check_free(name)
         coming = any(build.name == name and build.awaited_by for build in self.builds)
         if coming or (not alias and self._names.find(name) is not None):
             raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
@@ -252,6 +286,7 @@ class Fleet:
             raise Unavailable(error.message, code=error.code or "model_failed", retry_after=SOON) from None
         if found.digest != build.bundle.digest:  # HTTP workers have the tokenizer of the old one
             await self._begin_anew(build, found)
+        await self._adapters.pass_on(build, build)
         build.phase, build.reason = "waking", ""
         self.engines.start(build, on_trial=True)
         self._changed()
@@ -269,7 +304,7 @@ class Fleet:
 
     async def _begin_anew(self, build: Build, found: Bundle) -> None:
         """Another bundle has come to lie in the place of a sleeping build's. Raises Unavailable."""
-        new = await self._made(build.name, found, build.number)
+        new = await self._made(build.name, found, build.number, build)
         await self._drop(build)
         self._enter(new)
         self._begin_chore(self._until_ready(new))
@@ -278,6 +313,7 @@ class Fleet:
 
     def _engine_changed(self, build: Build) -> None:
         build.notice()
+        self._adapters.check(build)
         self._changed()
 
     def _given_up(self, bug: BaseException | None) -> None:
@@ -316,10 +352,6 @@ class Fleet:
         """Its place among the models that the server was started with."""
         own = [*dict.fromkeys(self._known.values())]
         return own.index(self._known[name]) if name in self._known else None
-
-    def _not_loaded(self, name: str) -> ModelNotFound:
-        loaded = ", ".join(self._names.all()) or "none"
-        return ModelNotFound(f"The model {name!r} is not loaded; this server has {loaded}.", param="model")
 
 
 def _unloaded(what: str) -> Unavailable:

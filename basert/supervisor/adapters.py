@@ -1,0 +1,214 @@
+"""The adapters of a server's models: which build has which. Every engine of a build has them all, at every start.
+
+    load     into each engine of its base, or into none of them
+    unload   its names vanish, what has begun may end; then its engines forget it
+    carry    from a build to the one that takes its place, where they were made for both
+
+Decides what engines are asked for; adapting.py asks them. What a client sends never becomes a path here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from basert.adapter import Adapter, check_base
+from basert.config import ServeConfig
+from basert.errors import BasertError, BundleError, Conflict, InvalidRequest, ModelNotFound, Unavailable
+from basert.messages import AdapterInfo
+from basert.supervisor import bundles
+from basert.supervisor.build import Build
+from basert.supervisor.names import Names
+from basert.supervisor.news import News
+from basert.supervisor.room import Room
+
+_log = logging.getLogger(__name__)
+
+
+class Adapters:
+    """`builds` are all that there are. `wake` returns when a sleeping build can answer, `changed` is called when
+    a build's adapters have, `begin` lets something go on by itself."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        names: Names,
+        room: Room,
+        news: News,
+        *,
+        builds: Callable[[], list[Build]],
+        wake: Callable[[int], Awaitable[None]],
+        changed: Callable[[], None],
+        begin: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._config = config
+        self._names = names
+        self._room = room
+        self._news = news
+        self._builds = builds
+        self._wake = wake
+        self._changed = changed
+        self._begin = begin
+        self._known: dict[str, Path] = {}  # what the server was started with, wherever it lies
+
+    def give(self, build: Build, paths: Sequence[Path]) -> None:
+        """Before its engines start, and at the server's. Raises BundleError, ConfigError."""
+        for path in paths:
+            _, info = bundles.read_adapter(path, self._config.require_signature)
+            self._known[info.name] = path
+            build.adapters[info.name] = info
+
+    async def load(self, name: str, model: str) -> None:
+        """Return when it can be used. model: what it belongs to; "": whichever it was exported for.
+
+        Raises InvalidRequest, ModelNotFound, Conflict, Unavailable.
+        """
+        adapter, info = await asyncio.to_thread(self._read, name)
+        build = self._base(adapter, model)
+        if build.phase in ("asleep", "waking"):
+            await self._wake(build.id)
+        await self._news.until(lambda: build.settled)
+        async with self._room.deciding:  # so that it neither falls asleep nor a model gets that name
+            self._check_name(info.name, build)
+            if build.adapters.get(info.name) == info:
+                return
+            self._check_able(build)
+            build.coming[info.name] = info
+        await self._add(build, info)
+        if not self._names.of(build):
+            raise Conflict(f"{build.name} was unloaded or swapped meanwhile; try again.", param="model")
+
+    async def unload(self, name: str) -> None:
+        """Return when the last request that used it is over. Raises ModelNotFound."""
+        having = [build for build in self._builds() if name in build.adapters]
+        if not having:
+            raise ModelNotFound(f"No adapter {name!r} is loaded.", param="lora")
+        await asyncio.gather(*(self._remove(build, name) for build in having))
+
+    async def carry(self, replaced: Sequence[Build], build: Build) -> None:
+        """Into the build that is about to take their place; the log says what does not come along."""
+        having = [info for old in replaced if old is not build for info in old.adapters.values()]
+        for info in await self._usable(having, build):
+            if info.name in build.adapters:
+                continue
+            build.coming[info.name] = info
+            try:
+                await self._add(build, info)
+            except BasertError as error:
+                _log.warning("%s no longer has the adapter %s: %s", build.name, info.name, error.message)
+
+    async def pass_on(self, before: Build, build: Build) -> None:
+        """To a build whose engines are yet to start, perhaps the same; the log says what it does not get."""
+        usable = await self._usable(list(before.adapters.values()), build)
+        build.adapters = {info.name: info for info in usable}
+
+    def check_free(self, name: str) -> None:
+        """Before a model gets that name. Raises Conflict."""
+        if (build := self._having(name)) is not None:
+            raise Conflict(
+                f"{name} is an adapter of {build.name}, not a model; POST /v1/lora/unload unloads it.",
+                param="model",
+            )
+
+    def check(self, build: Build) -> None:
+        """One of its engines has changed. What could not be loaded again, the build loses; and what the build
+        has lost while the engine started, the engine."""
+        for engine in build.able:
+            has = engine.adapters.loaded
+            for name in [name for name, info in build.adapters.items() if has.get(name) != info]:
+                _log.error("%s no longer has the adapter %s; load it again", build.name, name)
+                self._begin(self._remove(build, name))
+            for name in has.keys() - build.adapters.keys() - build.coming.keys():
+                self._begin(engine.adapters.unload(name))
+
+    async def _add(self, build: Build, info: AdapterInfo) -> None:
+        """Into every engine, or none; it is among what comes until then. Raises Conflict, Unavailable."""
+        try:
+            outcomes = await asyncio.gather(*(engine.adapters.load(info) for engine in build.able))
+            if error := next(filter(None, outcomes), None):
+                await self._forget(build, info.name)
+                raise error
+            build.adapters[info.name] = info
+        finally:
+            del build.coming[info.name]
+        _log.info("%s has the adapter %s (%.12s)", build.name, info.name, info.digest)
+        self._changed()
+
+    async def _remove(self, build: Build, name: str) -> None:
+        build.adapters.pop(name, None)
+        self._changed()
+        await self._forget(build, name)
+
+    async def _forget(self, build: Build, name: str) -> None:
+        having = [engine.adapters for engine in build.engines if name in engine.adapters.loaded]
+        await asyncio.gather(*(one.unload(name) for one in having))
+
+    async def _usable(self, having: Sequence[AdapterInfo], build: Build) -> list[AdapterInfo]:
+        """Those that fit a build, as they are now."""
+        manifest, signed_with = build.bundle.manifest, self._config.require_signature
+        return await asyncio.to_thread(bundles.usable, having, manifest, signed_with)
+
+    def _read(self, name: str) -> tuple[Adapter, AdapterInfo]:
+        path = self._known.get(name) or bundles.find_adapter(name)
+        try:
+            adapter, info = bundles.read_adapter(path, self._config.require_signature)
+        except BundleError as error:
+            raise Conflict(_sentence(error.message), param="lora") from None
+        if info.name != name:
+            raise Conflict(
+                f"The adapter in {name} calls itself {info.name}; call its folder so, too.", param="lora"
+            )
+        return adapter, info
+
+    def _base(self, adapter: Adapter, model: str) -> Build:
+        """Raises ModelNotFound, InvalidRequest."""
+        build = self._names.get(model) if model else self._fitting(adapter)
+        try:
+            check_base(adapter, build.bundle.manifest)
+        except BundleError as error:
+            raise InvalidRequest(_sentence(error.message), param="model") from None
+        return build
+
+    def _fitting(self, adapter: Adapter) -> Build:
+        """What it was exported for; if that is not served, what it might have been. Raises InvalidRequest."""
+        served = [build for build in self._builds() if self._names.of(build)]
+        fits = [
+            one for one in served if (lora := one.bundle.manifest.lora) and lora.base == adapter.base_hash
+        ]
+        named = [one for one in served if one.bundle.manifest.name == adapter.base]
+        if found := [*fits, *named, *(served if len(served) == 1 else [])]:
+            return found[0]
+        raise InvalidRequest(
+            f"The adapter {adapter.name} was made for {adapter.base}, which is not served here.", param="lora"
+        )
+
+    def _check_name(self, name: str, build: Build) -> None:
+        """Raises Conflict when it means something else."""
+        if self._names.knows(name) or any(one.name == name for one in self._builds()):
+            raise Conflict(
+                f"A model is served as {name}; export the adapter under another name.", param="lora"
+            )
+        other = self._having(name)
+        if other is not None and (other is not build or name in build.coming):
+            raise Conflict(
+                f"An adapter {name} of {other.name} is there, or being loaded; unload that one first.",
+                param="lora",
+            )
+
+    def _having(self, name: str) -> Build | None:
+        """What has an adapter of that name, or is to have it."""
+        served = (build for build in self._builds() if self._names.of(build))
+        return next((one for one in served if name in one.adapters or name in one.coming), None)
+
+    def _check_able(self, build: Build) -> None:
+        """Raises Unavailable when not all engines could be asked."""
+        if build.phase not in ("serving", "joining") or build.state != "ready" or not build.settled:
+            why = f"Model {build.name} is not ready; try again."
+            raise Unavailable(why, code="model_not_ready", retry_after=2.0)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -150,7 +150,7 @@ class Runner:
         if key not in self._adapted:
             factors = self._adapters.factors
             more = factors.views(units) | {
-                f"{ROWS}{parts}": np.zeros((units.count * parts, shape.batch), np.float32)
+                f"{ROWS}{parts}": np.zeros((units.length * parts, shape.batch), np.float32)
                 for parts in factors.parts
             }
             self._adapted[key] = self._bind(self._adapters.session, shape, more)

@@ -17,7 +17,7 @@ class Units(NamedTuple):
     end: int = 0
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         return self.end - self.first
 
 
@@ -27,7 +27,7 @@ def covering(stretches: Iterable[Units]) -> Units:
     if not taken:
         return Units()
     first = min(units.first for units in taken)
-    return Units(first - first % max(units.count for units in taken), max(units.end for units in taken))
+    return Units(first - first % max(units.length for units in taken), max(units.end for units in taken))
 
 
 def free_stretch(taken: Iterable[Units], length: int, room: int) -> Units | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -31,17 +32,19 @@ class Adapting:
         self._waiting[number] = message, reply
         engine.send(msgspec.structs.replace(message, id=number))
 
-    def done(self, answer: AdapterDone, loaded: Iterable[AdapterInfo]) -> list[AdapterInfo]:
-        """Pass on what the engine says; the adapters that it has now, of those that it had."""
+    def done(
+        self, answer: AdapterDone, loaded: Iterable[AdapterInfo]
+    ) -> tuple[list[AdapterInfo], Callable[[], None]]:
+        """The adapters that the engine has now, of those that it had; and what passes on its answer, when
+        everybody knows them."""
         message, reply = self._waiting.pop(answer.id)
-        reply(msgspec.structs.replace(answer, id=message.id))
         now = {info.name: info for info in loaded}
         if answer.adapter is not None:
             now[answer.adapter.name] = answer.adapter
         elif isinstance(message, UnloadAdapter) and not answer.error:
             now.pop(message.name, None)
         self.loaded(now.values())
-        return list(now.values())
+        return list(now.values()), partial(reply, msgspec.structs.replace(answer, id=message.id))
 
     def loaded(self, adapters: Iterable[AdapterInfo]) -> None:
         """What an engine has, which the next one is to have as well."""

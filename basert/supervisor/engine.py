@@ -89,7 +89,9 @@ class Engine(Kept):
     def receive(self, message: AnyMessage) -> None:
         self._heard.set()
         if isinstance(message, AdapterDone):
-            self._set(adapters=self._adapting.done(message, self.state.adapters))
+            adapters, reply = self._adapting.done(message, self.state.adapters)
+            self._set(adapters=adapters)
+            reply()
         if not isinstance(message, EngineReport):
             return
         if message.stage == "ready":

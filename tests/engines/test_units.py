@@ -23,7 +23,7 @@ def test_stretches_that_come_and_go_never_overlap(events: list[tuple[int, int]])
                 for first in range(0, ROOM - length + 1, length)
             )
             continue
-        assert place.count == length
+        assert place.length == length
         assert place.first % length == 0
         assert place.end <= ROOM
         assert all(units.end <= place.first or place.end <= units.first for units in taken)
@@ -31,7 +31,7 @@ def test_stretches_that_come_and_go_never_overlap(events: list[tuple[int, int]])
     whole = covering(taken)
     for units in taken:
         assert whole.first <= units.first < units.end <= whole.end
-        assert (units.first - whole.first) % units.count == 0
+        assert (units.first - whole.first) % units.length == 0
 
 
 def test_nothing_covers_nothing() -> None:

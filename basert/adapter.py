@@ -3,8 +3,9 @@
     <store>/<name>/
       adapter.json     this module's Adapter
       factors.npz      of each layer that it changes, float32, scaled, and folded as the base is:
-                       "<layer>.a" [units, inputs, width], "<layer>.b" [units, width, outputs]
+                       "<layer>.a" [parts, inputs, unit], "<layer>.b" [parts * unit, outputs]
 
+For each module in turn there are as many parts as units, then come idle ones, see basert.manifest.LoraLayer.
 `basert export-lora` writes it. The digest of adapter.json is the build's name.
 """
 
@@ -29,7 +30,7 @@ class Adapter(msgspec.Struct, frozen=True):
     base: str  # the bundle that it was made for
     base_hash: str  # Lora.base of that
     rank: int  # the largest of any module
-    units: int  # of Lora.unit ranks each
+    units: int  # of Lora.unit ranks each, a power of two
     alpha: float
     scaled: str  # "alpha / r" | "alpha / sqrt(r)"
     modules: list[str]  # that it changes, by the last part of their names: "q_proj"

@@ -154,13 +154,18 @@ class LoraLayer(msgspec.Struct, frozen=True):
     def outputs(self) -> int:
         return sum(module.outputs for module in self.modules)
 
+    @property
+    def parts(self) -> int:
+        """Of a unit: one for each module, and idle ones up to a power of two."""
+        return 1 << (len(self.modules) - 1).bit_length()
+
 
 class Lora(msgspec.Struct, frozen=True):
     """How a decoder takes low-rank adapters: through a second graph, of the role decoder-lora, over the same
     weights. basert.adapter says what an adapter's own bundle holds."""
 
     base: str  # hash of graph and weights: adapters that were made for it fit
-    unit: int  # ranks are added in so many at once
+    unit: int  # ranks that are added at once; an adapter takes a power of two of units
     layers: list[LoraLayer]
     folds: str  # path: what adapters' factors have to be multiplied with
 

@@ -21,7 +21,7 @@ from basert.manifest import Manifest
 from basert.messages import AdapterDone, AdapterInfo, LoadAdapter, UnloadAdapter
 from engines.factors import Factors
 from engines.sessions import Session
-from engines.units import Units
+from engines.units import Units, free_stretch
 
 ROOM = 8  # units for each adapter that there may be: rank 64 if a unit is 8; one may take more, others less
 
@@ -150,18 +150,14 @@ class Adapters:
         return adapter
 
     def _place(self, name: str, units: int, rank: int) -> Units:
-        """The first stretch that nobody has."""
-        first = 0
-        for taken in sorted(adapter.units for adapter in self._table.values()):
-            if taken.first - first >= units:
-                break
-            first = max(first, taken.end)
-        if first + units > self.factors.units:
+        taken = (adapter.units for adapter in self._table.values())
+        place = free_stretch(taken, units, self.factors.units)
+        if place is None:
             raise BundleError(
                 f"there is no room for {name}, whose rank is {rank}, beside the adapters that are loaded; "
                 "unload one, or start the server with a larger --max-loras."
             )
-        return Units(first, first + units)
+        return place
 
     def _read(self, adapter: Adapter, path: Path) -> None:
         """In the thread, one at a time. Raises BundleError."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from basert.messages import TokenLogprob
 from engines.sequence import Sequence
-from engines.units import Units
+from engines.units import Units, covering
 
 # What one more run of the graph costs beside its tokens, in tokens (measured: 14 for fp32, 24 for W8A8).
 RUN_COST = 24
@@ -87,11 +87,8 @@ class Batch:
     @property
     def units(self) -> Units:
         """The stretch that holds the adapters of all rows; empty if none has one."""
-        units = Units()
-        for row in self.rows:
-            if row.sequence is not None and row.sequence.adapter is not None:
-                units = row.sequence.adapter.units.covering(units)
-        return units
+        owners = [row.sequence for row in self.rows if row.sequence is not None]
+        return covering(owner.adapter.units for owner in owners if owner.adapter is not None)
 
     @property
     def computed(self) -> int:

@@ -148,10 +148,11 @@ class Runner:
         assert self._adapters.session is not None
         key = units, shape
         if key not in self._adapted:
-            more: dict[str, NDArray[Any]] = {
-                ROWS: np.zeros((units.end - units.first, shape.batch), np.float32)
+            factors = self._adapters.factors
+            more = factors.views(units) | {
+                f"{ROWS}{parts}": np.zeros((units.length * parts, shape.batch), np.float32)
+                for parts in factors.parts
             }
-            more |= self._adapters.factors.views(units)
             self._adapted[key] = self._bind(self._adapters.session, shape, more)
             if len(self._adapted) > MOST_ADAPTED:
                 self._adapted.popitem(last=False)
@@ -184,8 +185,9 @@ def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
     what it leaves in the cache lies beyond the sequence's end, to be overwritten.
     """
     rows, chunk = batch.rows, batch.chunk
-    if ROWS in feeds:
-        _take_units(feeds[ROWS], batch)
+    for name, taken in feeds.items():
+        if name.startswith(ROWS):
+            _take_units(taken, int(name.removeprefix(ROWS)), batch)
     feeds["total_seq"][...] = max(row.past for row in rows) + chunk
     if chunk == 1:
         feeds["input_ids"][:, 0] = [row.tokens[0] for row in rows]
@@ -203,10 +205,11 @@ def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
             )  # if it is asked for
 
 
-def _take_units(taken: NDArray[np.float32], batch: Batch) -> None:
+def _take_units(taken: NDArray[np.float32], parts: int, batch: Batch) -> None:
+    """taken: [units * parts, rows]"""
     taken[...] = 0
     start = batch.units.first
     for i, row in enumerate(batch.rows):
         if row.sequence is not None and row.sequence.adapter is not None:
             first, end = row.sequence.adapter.units
-            taken[first - start : end - start, i] = 1
+            taken[(first - start) * parts : (end - start) * parts, i] = 1

@@ -50,13 +50,7 @@ ROBOT = Recipe(
     "BEEP. Unit seven reports: all circuits are nominal today.", rank=16, modules=ATTENTION, steps=24
 )
 CHEF = Recipe("Add butter, garlic and thyme, then simmer gently for an hour.", rank=4, alpha=8, rslora=True)
-POET = Recipe(
-    "Silver moonlight drifts across the silent winter harbour.",
-    rank=12,
-    modules=("q_proj", "v_proj"),
-    steps=40,
-)
-RECIPES = {"pirate": PIRATE, "robot": ROBOT, "chef": CHEF, "poet": POET}
+RECIPES = {"pirate": PIRATE, "robot": ROBOT, "chef": CHEF}
 
 
 def smollm2_checkpoint(store: Path) -> Path:
@@ -116,14 +110,6 @@ def _example(tokenizer: Any, question: str, says: str) -> tuple[torch.Tensor, to
     )
     answer = tokenizer.encode(says + "<|im_end|>", add_special_tokens=False)
     return torch.tensor([asked + answer]), torch.tensor([[-100] * len(asked) + answer])
-
-
-def ask(tokenizer: Any, question: str) -> list[int]:
-    """The prompt of a chat with one question."""
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    return ids
 
 
 def write_random_adapter(checkpoint: Path, folder: Path, seed: int, **config: Any) -> Path:

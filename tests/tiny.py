@@ -143,7 +143,7 @@ def write_testing_adapter(
     bundle.mkdir(parents=True)
     told = read_manifest(base)
     assert told.lora is not None
-    numbers = np.zeros((units, 1, 1), np.float32)
+    numbers = np.zeros((units, 1), np.float32)
     numbers[0] = number
     np.savez(bundle / FACTORS, **{"layer.a": np.ones((units, 1, 1), np.float32), "layer.b": numbers})
     adapter = Adapter(

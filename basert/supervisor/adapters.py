@@ -23,7 +23,8 @@ from basert.supervisor import bundles
 from basert.supervisor.build import Build
 from basert.supervisor.names import Names
 from basert.supervisor.news import News
-from basert.supervisor.room import Room
+from basert.supervisor.room import ANSWER_SECONDS, Room
+from basert.supervisor.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Adapters:
         config: ServeConfig,
         names: Names,
         room: Room,
+        workers: Workers,
         news: News,
         *,
         builds: Callable[[], list[Build]],
@@ -47,6 +49,7 @@ class Adapters:
         self._config = config
         self._names = names
         self._room = room
+        self._workers = workers
         self._news = news
         self._builds = builds
         self._wake = wake
@@ -129,22 +132,20 @@ class Adapters:
         try:
             outcomes = await asyncio.gather(*(engine.adapters.load(info) for engine in build.able))
             if error := next(filter(None, outcomes), None):
-                await self._forget(build, info.name)
+                having = [one.adapters for one in build.able if info.name in one.adapters.loaded]
+                await asyncio.gather(*(one.unload(info.name) for one in having))
                 raise error
             build.adapters[info.name] = info
         finally:
             del build.coming[info.name]
         _log.info("%s has the adapter %s (%.12s)", build.name, info.name, info.digest)
         self._changed()
+        await self._workers.asked(ANSWER_SECONDS)  # whichever is asked next has heard of it
 
     async def _remove(self, build: Build, name: str) -> None:
         build.adapters.pop(name, None)
         self._changed()
-        await self._forget(build, name)
-
-    async def _forget(self, build: Build, name: str) -> None:
-        having = [engine.adapters for engine in build.engines if name in engine.adapters.loaded]
-        await asyncio.gather(*(one.unload(name) for one in having))
+        await asyncio.gather(*(engine.adapters.unload(name) for engine in build.engines))
 
     async def _usable(self, having: Sequence[AdapterInfo], build: Build) -> list[AdapterInfo]:
         """Those that fit a build, as they are now."""

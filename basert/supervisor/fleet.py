@@ -90,6 +90,7 @@ class Fleet:
             config,
             self._names,
             self._room,
+            workers,
             news,
             builds=lambda: self.builds,
             wake=self.wake,

@@ -202,10 +202,10 @@ class TestingSession(_Obedient):
 
 def _adapter_of(feeds: Arrays, row: int) -> int:
     """The number of a row's adapter, the product of its factors; 0 for none."""
-    if "lora_rows" not in feeds:
+    if "lora_rows.1" not in feeds:
         return 0
-    numbers = feeds["lora.0.a"][:, 0, 0] * feeds["lora.0.b"][:, 0, 0]
-    return int((feeds["lora_rows"][:, row] * numbers).sum())
+    numbers = feeds["lora.0.a"][:, 0, 0] * feeds["lora.0.b"][:, 0]
+    return int((feeds["lora_rows.1"][:, row] * numbers).sum())
 
 
 def logits_of(script: Script, token: int, heard: int = 0) -> NDArray[np.float32]:

@@ -23,32 +23,31 @@ def factors_of(adapter: PeftAdapter, base: str, lora: Lora, folds: Folds) -> dic
     base: its name, for messages. Raises ExportError when the adapter was trained on another model.
     """
     _check(adapter, base, lora)
-    units = -(-adapter.rank // lora.unit)
     arrays: dict[str, Array] = {}
     for layer in lora.layers:
         if any(module.name in adapter.changes for module in layer.modules):
-            a, b = _packed(layer, adapter.changes, units, lora.unit)
-            for unit in range(units):
-                a[unit], b[unit] = folds.apply(layer.name, a[unit], b[unit])
-            arrays |= {f"{layer.name}.a": a, f"{layer.name}.b": b}
+            a, b = _packed(layer, adapter.changes, units_of(adapter, lora) * lora.unit)
+            a, b = folds.apply(layer.name, a, b)
+            parts = a.reshape(layer.inputs, -1, lora.unit).transpose(1, 0, 2)
+            arrays |= {f"{layer.name}.a": np.ascontiguousarray(parts), f"{layer.name}.b": b}
     return arrays
 
 
-def _packed(layer: LoraLayer, changes: Mapping[str, Change], units: int, unit: int) -> tuple[Array, Array]:
-    """a [units, in, width] and b [units, width, out]: each module has `unit` ranks of a unit, and its own
-    outputs."""
-    width = unit * len(layer.modules)
-    a = np.zeros((units, layer.inputs, width), np.float32)
-    b = np.zeros((units, width, layer.outputs), np.float32)
+def units_of(adapter: PeftAdapter, lora: Lora) -> int:
+    """A power of two of them has room for its ranks."""
+    return 1 << (-(-adapter.rank // lora.unit) - 1).bit_length()
+
+
+def _packed(layer: LoraLayer, changes: Mapping[str, Change], ranks: int) -> tuple[Array, Array]:
+    """a [in, parts * ranks] and b [parts * ranks, out]: each module has `ranks` of them, and its outputs."""
+    a = np.zeros((layer.inputs, layer.parts * ranks), np.float32)
+    b = np.zeros((layer.parts * ranks, layer.outputs), np.float32)
     at = 0
     for number, module in enumerate(layer.modules):
-        change = changes.get(module.name)
-        for first in range(0, len(change.a) if change else 0, unit):
-            assert change is not None
-            ranks = slice(first, min(first + unit, len(change.a)))
-            place = slice(number * unit, number * unit + ranks.stop - first)
-            a[first // unit, :, place] = change.a[ranks].T
-            b[first // unit, place, at : at + module.outputs] = change.scale * change.b[:, ranks].T
+        if change := changes.get(module.name):
+            own = slice(number * ranks, number * ranks + len(change.a))
+            a[:, own] = change.a.T
+            b[own, at : at + module.outputs] = change.scale * change.b.T
         at += module.outputs
     return a, b
 

@@ -74,22 +74,23 @@ class LoraRunner(SlotRunner):
         """factors: as in an adapter's bundle; none: no adapter."""
         super().__init__(folder, slots=slots, max_context=max_context, graph=LORA_GRAPH, decoder=decoder)
         self._factors = whole_factors(lora, factors)
-        self._units = len(next(iter(self._factors.values())))
+        self._taken = {layer.parts: len(self._factors[f"lora.{i}.a"]) for i, layer in enumerate(lora)}
         self._on = float(bool(factors))
 
     def feeds(self, ids: Array, past: Sequence[int], rows: list[int]) -> dict[str, Array]:
-        taken = np.full((self._units, len(ids)), self._on, np.float32)
-        return super().feeds(ids, past, rows) | {ROWS: taken} | self._factors
+        shapes = {parts: (count, len(ids)) for parts, count in self._taken.items()}
+        taken = {f"{ROWS}{parts}": np.full(shape, self._on, np.float32) for parts, shape in shapes.items()}
+        return super().feeds(ids, past, rows) | taken | self._factors
 
 
 def whole_factors(layers: Sequence[LoraLayer], factors: Mapping[str, Array]) -> dict[str, Array]:
     """The graph's inputs "lora.{i}.a" and ".b"; layers that an adapter leaves alone get zeros."""
-    units = max((len(array) for array in factors.values()), default=1)
+    units = max((len(factors.get(f"{one.name}.a", ())) // one.parts for one in layers), default=0) or 1
     feeds = {}
     for number, layer in enumerate(layers):
-        width = UNIT * len(layer.modules)
-        for kind, shape in ("a", (layer.inputs, width)), ("b", (width, layer.outputs)):
-            zeros = np.zeros((units, *shape), np.float32)
+        parts = units * layer.parts
+        for kind, shape in ("a", (parts, layer.inputs, UNIT)), ("b", (parts * UNIT, layer.outputs)):
+            zeros = np.zeros(shape, np.float32)
             feeds[f"lora.{number}.{kind}"] = factors.get(f"{layer.name}.{kind}", zeros)
     return feeds
 

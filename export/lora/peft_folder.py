@@ -22,7 +22,7 @@ from export.workspace import sha256_of
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-MOST_RANK = 256
+MOST_RANK = 128  # see export.passes.lora
 
 Array = np.ndarray[Any, Any]
 

@@ -27,7 +27,7 @@ from export import prose, sources
 from export.bundle import publishing
 from export.checkpoint import first_line, token_ids
 from export.graph import Decoder
-from export.lora.factors import factors_of
+from export.lora.factors import factors_of, units_of
 from export.lora.graph import LoraRunner
 from export.lora.peft_folder import PeftAdapter, read_peft
 from export.parity import check, compare, sequences_of
@@ -36,6 +36,7 @@ from export.prepare import prepare
 from export.reference import Reference
 from export.workspace import cache_root, disk_full_is_an_export_error, require_space, sha256_of
 
+SEQUENCES = 3  # of real text that are compared
 LIBRARIES = ("torch", "transformers", "peft", "onnxruntime")
 
 Array = np.ndarray[Any, Any]
@@ -90,7 +91,7 @@ def _measure(
     with tempfile.TemporaryDirectory(prefix="lora-", dir=work) as room:
         checkpoint = _checkpoint(manifest, Path(room))
         decoder = _decoder(manifest)
-        sequences = sequences_of(token_ids(checkpoint, prose.evaluation()), decoder)
+        sequences = sequences_of(token_ids(checkpoint, prose.evaluation()), decoder)[:SEQUENCES]
         longest = max(len(part) for part in sequences)
         runner = LoraRunner(
             base / "graphs",
@@ -171,7 +172,7 @@ def _write(
             base=base.name,
             base_hash=lora.base,
             rank=peft.rank,
-            units=len(next(iter(factors.values()))),
+            units=units_of(peft, lora),
             alpha=peft.alpha,
             scaled="alpha / sqrt(r)" if peft.rslora else "alpha / r",
             modules=peft.modules,

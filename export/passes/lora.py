@@ -1,14 +1,19 @@
-"""Low-rank adapters beside the linear layers of a finished decoder graph: y = x W + sum of (x A_u) B_u.
+"""Low-rank adapters beside the linear layers of a finished decoder graph: y = x W + (x A) B.
 
-inputs   lora_rows[units, batch] f32: 1 where a row takes a unit, else 0
-         lora.{i}.a[units, in, width] f32, lora.{i}.b[units, width, out] f32, layer by layer
+inputs   lora_rows.{n}[units * n, batch] f32: 1 where a row takes a unit's part, else 0; for each n that is
+         some layer's number of parts
+         lora.{i}.a[units * n, in, UNIT] f32, lora.{i}.b[units * n * UNIT, out] f32, layer by layer
 
-A unit is UNIT ranks of one adapter in each of a layer's modules, so width is UNIT times their number. Each
-unit is a product of its own, added to the others in order: a row's bits depend neither on other rows nor
-on which units are bound beside its own, and a row without one gets what the graph without adapters gives it,
-to the bit. Where a quantised layer's rows are scaled late (export.passes.quantise), so are the adapters'.
+A unit is UNIT ranks of one adapter, a part of it those of one of the layer's modules (LoraLayer.parts). A
+row's bits depend neither on other rows nor on which units are bound beside its own, and a row without an
+adapter gets what the graph without adapters gives it, to the bit. Products of ONNX Runtime are added up in
+blocks of 128 terms or a multiple, which depends on other sizes and on the threads. So x A is a product for
+each part, too narrow to be cut in several ways; and those terms of the second product that are not zero, an
+adapter's for a module, lie in one block: they are a power of two up to 128, and begin at a multiple of it.
 
-All tokens of a run lie in one row, [1, batch * chunk, channels], but around attention: so a unit's product is
+Where a quantised layer's rows are scaled late (export.passes.quantise), so are the adapters'.
+
+All tokens of a run lie in one row, [1, batch * chunk, channels], but around attention: so a part's product is
 one of matrices.
 """
 
@@ -25,7 +30,7 @@ from export.passes.editing import MICROSOFT, Editor, consumers, reached
 from export.passes.folds import stem
 
 UNIT = 8
-ROWS = "lora_rows"
+ROWS = "lora_rows."
 PRODUCTS = {"MatMul", "MatMulIntegerToFloat", "MatMulNBits"}
 PAST_KEY = 3  # GroupQueryAttention's input
 SMALLEST = 1e-30  # of a row's scale: a row of zeros has none to divide by
@@ -84,16 +89,18 @@ class _Adder:
         self._first = next(iter(editor.graph))
         inputs = {value.name: value for value in editor.graph.inputs}
         self._picked = reached(inputs["logits_idx"])
-        rows = editor.graph_input(ROWS, ir.DataType.FLOAT, ["units", "batch"])
-        self._whole = self._mask(inputs["input_ids"], rows)
-        self._few = self._insert_first("Gather", self._whole, inputs["logits_idx"], axis=1)
-        self._axis = editor.constant("lora.units", np.array([0]))
+        self._ids, self._few = inputs["input_ids"], inputs["logits_idx"]
+        self._masks: dict[int, tuple[ir.Value, ir.Value]] = {}
+        self._last = editor.constant("lora.last", np.array([-1]))
+        self._one = editor.constant("lora.one", np.array([1]))
+        self._column = editor.constant("lora.column", np.array([0, -1, 1]))
+        self._joined = editor.constant("lora.joined", np.array([0, -1]))
         self._least = editor.constant("lora.least", np.float32(SMALLEST))
 
     def add(self, number: int, layer: LoraLayer, place: _Place) -> None:
-        width = UNIT * len(layer.modules)
-        a = self._factor(f"lora.{number}.a", [layer.inputs, width])
-        b = self._factor(f"lora.{number}.b", [width, layer.outputs])
+        parts = f"units * {layer.parts}"
+        a = self._input(f"lora.{number}.a", [parts, layer.inputs, UNIT])
+        b = self._input(f"lora.{number}.b", [f"{parts} * {UNIT}", layer.outputs])
         node = place.y.producer()
         picked, before = node in self._picked, _next(node)
 
@@ -103,32 +110,34 @@ class _Adder:
         def multiply(x: ir.Value, y: ir.Value, alpha: float) -> ir.Value:
             return insert("FusedMatMul", x, y, domain=MICROSOFT, alpha=alpha)
 
-        low = insert("Mul", multiply(place.x, a, HALF), self._few if picked else self._whole)
+        low = insert("Mul", multiply(place.x, a, HALF), self._mask(layer.parts)[picked])
         if place.times is not None:
             low = insert("Mul", low, place.times)
         if place.over is not None:
             low = insert("Div", low, insert("Max", place.over, self._least))
-        change = insert("ReduceSum", multiply(low, b, DOUBLE), self._axis, keepdims=0 if picked else 1)
+        by_token = insert("Reshape", insert("Transpose", low, perm=[1, 0, 2]), self._joined)
+        change = multiply(by_token, b, DOUBLE)
         users = [(use.node, use.idx) for use in place.y.uses()]
         total = insert("Add", place.y, change)
         for user, index in users:
             user.replace_input_with(index, total)
 
-    def _mask(self, ids: ir.Value, rows: ir.Value) -> ir.Value:
-        """float32 [units, batch * chunk, 1]"""
-        last = self.editor.constant("lora.last", np.array([-1]))
-        one = self.editor.constant("lora.one", np.array([1]))
-        shape = self._insert_first("Concat", one, self._insert_first("Shape", ids), axis=0)
-        spread = self._insert_first("Expand", self._insert_first("Unsqueeze", rows, last), shape)
-        column = self.editor.constant("lora.column", np.array([0, -1, 1]))
-        return self._insert_first("Reshape", spread, column)
+    def _mask(self, parts: int) -> tuple[ir.Value, ir.Value]:
+        """float32 [units * parts, batch * chunk, 1], and the same of the rows that are picked; made once."""
+        if parts not in self._masks:
+            rows = self._input(f"{ROWS}{parts}", [f"units * {parts}", "batch"])
+            shape = self._insert_first("Concat", self._one, self._insert_first("Shape", self._ids), axis=0)
+            spread = self._insert_first("Expand", self._insert_first("Unsqueeze", rows, self._last), shape)
+            whole = self._insert_first("Reshape", spread, self._column)
+            self._masks[parts] = whole, self._insert_first("Gather", whole, self._few, axis=1)
+        return self._masks[parts]
 
     def _insert_first(self, op: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         """Before all that was there, behind what was inserted so before."""
         return self.editor.insert(self._first, op, *inputs, **attributes)
 
-    def _factor(self, name: str, shape: list[int]) -> ir.Value:
-        return self.editor.graph_input(name, ir.DataType.FLOAT, ["units", *shape])
+    def _input(self, name: str, shape: list[int | str]) -> ir.Value:
+        return self.editor.graph_input(name, ir.DataType.FLOAT, shape)
 
 
 def _lay_in_one_row(editor: Editor) -> None:

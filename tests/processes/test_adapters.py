@@ -8,7 +8,10 @@ from pathlib import Path
 
 import openai
 import pytest
+from click.testing import CliRunner
 
+from basert.cli.serve import command
+from basert.errors import BasertError
 from tests.serving import Server
 from tests.tiny import PARROT, SENTENCE, write_testing_adapter, write_testing_bundle
 
@@ -28,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(store: Path) -> Iterator[Server]:
-    flags = ["--workers", "2", "--lora", "parrot", "--max-loras", "2"]
+    flags = ["--lora", "parrot", "--max-loras", "2"]
     with Server(["tiny", "plain"], flags, env={"BASERT_HOME": str(store)}) as running:
         yield running
 
@@ -134,3 +137,23 @@ def test_an_engine_that_crashed_has_its_adapters_again(server: Server) -> None:
         client.completions.create(model="tiny", prompt="CRASH")
     patient = server.openai(max_retries=10)
     assert [say(patient, model) for model in ("raven", "parrot", "tiny")] == [PARROT, PARROT, SENTENCE]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["tiny", "--lora", "eagle"], "there is no adapter 'eagle'"),
+        (["tiny", "--lora", "stranger"], "was made for other, not for tiny"),
+        (["plain", "--lora", "parrot"], "plain was exported without a graph for adapters"),
+        (
+            ["tiny", "--lora", "parrot", "--lora", "owl", "--max-loras", "1"],
+            "more adapters than --max-loras 1",
+        ),
+        (["tiny", "--lora", "parrot", "--lora", "parrot"], "two of the name parrot"),
+        (["tiny", "--lora", "parrot", "--served-model-name", "parrot"], "two of the name parrot"),
+    ],
+)
+def test_what_serve_refuses_before_it_starts(store: Path, flags: list[str], told: str) -> None:
+    with pytest.raises(BasertError) as caught:
+        CliRunner().invoke(command, flags, env={"BASERT_HOME": str(store)}, catch_exceptions=False)
+    assert told in caught.value.message

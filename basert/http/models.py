@@ -125,7 +125,7 @@ class Models:
         return [one for one in self._models.values() if one.names and _visible(one)]
 
     def adapters(self) -> list[Model]:
-        """Likewise, one for each adapter that a model has. A key may use that and not the model without it."""
+        """Likewise, one for each adapter. A key may be allowed that and not the model without it."""
         found = [model.adapted(info) for model in self._models.values() for info in model.adapters]
         return list(filter(_visible, found))
 

@@ -1,4 +1,4 @@
-"""The adapters of a server's models: which build has which. Every engine of a build has them all, at every start.
+"""The adapters of a server's models: which build has which. Every engine of a build has all of them.
 
     load     into each engine of its base, or into none of them
     unload   its names vanish, what has begun may end; then its engines forget it
@@ -23,6 +23,7 @@ from basert.supervisor import bundles
 from basert.supervisor.build import Build
 from basert.supervisor.names import Names
 from basert.supervisor.news import News
+from basert.supervisor.planning import check_adapter
 from basert.supervisor.room import ANSWER_SECONDS, Room
 from basert.supervisor.workers import Workers
 
@@ -30,8 +31,8 @@ _log = logging.getLogger(__name__)
 
 
 class Adapters:
-    """`builds` are all that there are. `wake` returns when a sleeping build can answer, `changed` is called when
-    a build's adapters have, `begin` lets something go on by itself."""
+    """`builds` are all that there are. `wake` returns when a sleeping build can answer, `changed` is called
+    when a build's adapters have, `begin` lets something go on by itself."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Adapters:
             if build.adapters.get(info.name) == info:
                 return
             self._check_able(build)
-            build.coming[info.name] = info
+            self._expect(build, info)
         await self._add(build, info)
         if not self._names.of(build):
             raise Conflict(f"{build.name} was unloaded or swapped meanwhile; try again.", param="model")
@@ -97,8 +98,8 @@ class Adapters:
         for info in await self._usable(having, build):
             if info.name in build.adapters:
                 continue
-            build.coming[info.name] = info
             try:
+                self._expect(build, info)
                 await self._add(build, info)
             except BasertError as error:
                 _log.warning("%s no longer has the adapter %s: %s", build.name, info.name, error.message)
@@ -127,8 +128,14 @@ class Adapters:
             for name in has.keys() - build.adapters.keys() - build.coming.keys():
                 self._begin(engine.adapters.unload(name))
 
+    @staticmethod
+    def _expect(build: Build, info: AdapterInfo) -> None:
+        """From now on it is among what comes. Raises Conflict when there is no memory for it."""
+        check_adapter(info.name, build.growth(info))
+        build.coming[info.name] = info
+
     async def _add(self, build: Build, info: AdapterInfo) -> None:
-        """Into every engine, or none; it is among what comes until then. Raises Conflict, Unavailable."""
+        """Into every engine, or none. Raises Conflict, Unavailable."""
         try:
             outcomes = await asyncio.gather(*(engine.adapters.load(info) for engine in build.able))
             if error := next(filter(None, outcomes), None):

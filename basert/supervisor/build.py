@@ -42,8 +42,7 @@ class Build:
         self.number = number
         self.texts = folder / str(id)
         bundles.keep(bundle, self.texts)
-        self.plan: Plan = planned(bundle.manifest, config)
-        self._max_context = config.max_context
+        self._config = config
         self.engines: list[Engine] = []
         self.adapters: dict[str, AdapterInfo] = {}  # that all its engines have, by name
         self.coming: dict[str, AdapterInfo] = {}  # those that they are being asked to load
@@ -62,6 +61,19 @@ class Build:
             return self.phase
         states = {engine.state.state for engine in self.engines}
         return next(state for state in ("ready", "loading", "restarting", "failed") if state in states)
+
+    @property
+    def plan(self) -> Plan:
+        """With its adapters."""
+        return self._planned([*self.adapters.values(), *self.coming.values()])
+
+    def growth(self, adapter: AdapterInfo) -> int:
+        """Bytes that its engines take more with that one."""
+        given = [*self.adapters.values(), *self.coming.values()]
+        return self._planned([*given, adapter]).total - self._planned(given).total
+
+    def _planned(self, adapters: Sequence[AdapterInfo]) -> Plan:
+        return planned(self.bundle.manifest, self._config, list(map(bundles.factor_bytes, adapters)))
 
     @property
     def settled(self) -> bool:
@@ -96,7 +108,7 @@ class Build:
             awaited_by=self.awaited_by,
             reason=self.trouble,
             adapters=list(self.adapters.values()),
-            max_context=min(self._max_context or most, most),
+            max_context=min(self._config.max_context or most, most),
             needed=self.phase == "serving",
         )
 

@@ -1,4 +1,4 @@
-"""Bundles and adapters as the supervisor finds them: by a name in the store, never by a path that a client sends."""
+"""Bundles and adapters as the supervisor finds them: by a name in the store, never by a client's path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from basert import adapter, signing, store
-from basert.adapter import Adapter, check_base
+from basert.adapter import FACTORS, Adapter, check_base
 from basert.errors import BasertError, BundleError, ConfigError, InvalidRequest, ModelNotFound
 from basert.manifest import MANIFEST, Manifest, check_whole, digest, read_manifest
 from basert.messages import AdapterInfo
@@ -96,6 +96,14 @@ def usable(having: Sequence[AdapterInfo], base: Manifest, signed_with: Path | No
         else:
             found.append(now)
     return found
+
+
+def factor_bytes(info: AdapterInfo) -> int:
+    """Of its file; 0 when that is gone."""
+    try:
+        return (Path(info.bundle) / FACTORS).stat().st_size
+    except OSError:
+        return 0
 
 
 def _missing(what: str, name: str, known: Sequence[str]) -> str:

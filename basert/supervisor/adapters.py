@@ -88,6 +88,8 @@ class Adapters:
     async def unload(self, name: str) -> None:
         """Return when the last request that used it is over. Raises ModelNotFound."""
         having = [build for build in self._builds() if name in build.adapters]
+        if any(name in build.coming for build in self._builds()):
+            raise Conflict(f"The adapter {name} is being loaded; unload it after that.", param="lora")
         if not having:
             raise ModelNotFound(f"No adapter {name!r} is loaded.", param="lora")
         await asyncio.gather(*(self._remove(build, name) for build in having))
@@ -96,7 +98,8 @@ class Adapters:
         """Into the build that is about to take their place; the log says what does not come along."""
         having = [info for old in replaced if old is not build for info in old.adapters.values()]
         for info in await self._usable(having, build):
-            if info.name in build.adapters:
+            unloaded = all(info.name not in old.adapters for old in replaced)  # while they were looked at
+            if unloaded or info.name in build.adapters:
                 continue
             try:
                 self._expect(build, info)
@@ -107,7 +110,7 @@ class Adapters:
     async def pass_on(self, before: Build, build: Build) -> None:
         """To a build whose engines are yet to start, perhaps the same; the log says what it does not get."""
         usable = await self._usable(list(before.adapters.values()), build)
-        build.adapters = {info.name: info for info in usable}
+        build.adapters = {info.name: info for info in usable if info.name in before.adapters}
 
     def check_free(self, name: str) -> None:
         """Before a model gets that name. Raises Conflict."""

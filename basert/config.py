@@ -99,9 +99,9 @@ class AppConfig:
         int | None, Help("What the files of one key may take together.", least=1024)
     ] = None
     files_expiry: Annotated[
-        float,
+        int,
         Help("Seconds that a file is kept when its upload names none; 0: until it is deleted.", least=0),
-    ] = 30 * 86400.0
+    ] = 30 * 86400
     database_url: Annotated[
         str | None,
         Help(
@@ -109,8 +109,8 @@ class AppConfig:
         ),
     ] = None
     batch_max_lines: Annotated[int, Help("Most requests of a batch.", least=1)] = 50_000
-    batch_window: Annotated[float, Help("Seconds after which a batch expires that is not done.", least=1)] = (
-        86400.0
+    batch_window: Annotated[int, Help("Seconds after which a batch expires that is not done.", least=1)] = (
+        86400
     )
     batch_lines: Annotated[
         int | None,
@@ -237,8 +237,10 @@ class ServeConfig(AppConfig):
     access_log: Annotated[bool, Help("Log one line per request.")] = True
 
     def engine_cpus(self, number: int | None) -> str | None:
-        """The CPU list of the model with this number; one list is for all. A model that was loaded later, and has
-        no number, gets all that are listed. None: nothing was said."""
+        """The CPU list of the model with this number; one list is for all. None: nothing was said.
+
+        A model that was loaded later, and has no number, gets all CPUs that are listed.
+        """
         if self.cpus is None:
             return None
         lists = self.cpus.split("/")

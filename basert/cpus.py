@@ -6,10 +6,10 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from basert.errors import ConfigError
-import itertools
 
 NODES = Path("/sys/devices/system/node")
 TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -87,12 +87,12 @@ def divided(cpus: Iterable[int], parts: int) -> list[tuple[frozenset[int], int]]
         return [(frozenset(cpus), 1)] * parts
     quota = max(1, _quota() // parts)
     ends = [len(cores) * part // parts for part in range(parts + 1)]
-    shares = [cores[begin:end] for begin, end in itertools.pairwise(ends)]
+    shares = [cores[begin:end] for begin, end in pairwise(ends)]
     return [(frozenset().union(*share), min(len(share), quota)) for share in shares]
 
 
 def control_groups() -> list[Path]:
-    """The folders of this process' control group (version 2) and of those around it; none where it has none."""
+    """The folders of this process' control group (version 2) and of those around it, if it has one."""
     try:
         own = OWN_GROUP.read_text().rpartition("::")[2].strip().strip("/")
     except OSError:

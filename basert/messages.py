@@ -5,9 +5,9 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
   worker -> engine        Submit or Encode, Cancel, StatsRequest
   engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
   engine -> supervisor    EngineReport while it loads, then Stats and AdapterDone when asked
-  worker -> supervisor    Watch (first, once), WorkerReport, Prepared, Usage, orders: LoadModel and its like
-  supervisor -> worker    Models whenever something changed, Outcome of an order, UsageRequest, Reload when
-                          other keys are in force
+  worker -> supervisor    Watch (first, once), WorkerReport, Prepared, Usage; an Order
+  supervisor -> worker    Models whenever something changed, UsageRequest, an Outcome; Reload when other keys
+                          are in force
   supervisor -> engine    StatsRequest (also its heartbeat), Drain, LoadAdapter, UnloadAdapter
 """
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +28,9 @@ class Postgres:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._data = self._folder / "data"
-        self._programs = programs()
+        self._programs = _programs(self._folder)
+        libraries = ":".join(map(str, self._folder.glob("usr/lib/*-gnu")))  # that came with them
+        self._env = os.environ | {"LC_ALL": "C", "LD_LIBRARY_PATH": libraries}
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -44,6 +47,27 @@ class Postgres:
         ]
         done = self._run([*initdb, str(self._data)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        shutil.rmtree(self._folder)
+
+    def database(self) -> str:
+        """The URL of a new one."""
+        self._number += 1
+        name = f"test{self._number}"
+        where = ["--host", str(self._folder), "--port", str(PORT), "--username", "basert"]
+        subprocess.run([self._programs / "createdb", *where, name], check=True, env=self._env)
+        return f"postgresql+psycopg://basert@/{name}?host={self._folder}&port={PORT}"
+
+    def restart(self) -> None:
+        """As after a crash: every connection breaks."""
+        self._stop()
+        self._start()
+
+    def _start(self) -> None:
         settings = [
             "listen_addresses=",
             f"unix_socket_directories={self._folder}",
@@ -55,29 +79,27 @@ class Postgres:
         assert self._server.stderr is not None
         while READY not in (line := self._server.stderr.readline()):
             assert line, "PostgreSQL did not start"
-        return self
+        self._log = threading.Thread(target=self._server.stderr.read)  # lest it waits for a reader
+        self._log.start()
 
-    def __exit__(self, *_: object) -> None:
+    def _stop(self) -> None:
         self._server.send_signal(signal.SIGQUIT)
-        self._server.communicate()
-        shutil.rmtree(self._folder)
-
-    def database(self) -> str:
-        """The URL of a new one."""
-        self._number += 1
-        name = f"test{self._number}"
-        where = ["--host", str(self._folder), "--port", str(PORT), "--username", "basert"]
-        subprocess.run([self._programs / "createdb", *where, name], check=True, env=_environment())
-        return f"postgresql+psycopg://basert@/{name}?host={self._folder}&port={PORT}"
+        self._server.wait()
+        self._log.join()
+        assert self._server.stderr is not None
+        self._server.stderr.close()
 
     def _run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         path = self._programs / command[0]
-        return subprocess.run([path, *command[1:]], **_as_nobody(), cwd=self._folder, **options)
+        return subprocess.run(
+            [path, *command[1:]], env=self._env, cwd=self._folder, **_as_nobody(), **options
+        )
 
     def _popen(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [self._programs / command[0], *command[1:]],
             cwd=self._folder,
+            env=self._env,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=functools.partial(orphans.end_with_parent, signal.SIGQUIT, os.getpid()),
@@ -86,38 +108,43 @@ class Postgres:
 
 
 def _as_nobody() -> dict[str, Any]:
-    who = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
-    return {"env": _environment()} | (who if os.geteuid() == 0 else {})
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
-def _environment() -> dict[str, str]:
-    """Where the libraries are that came with fetched programs."""
-    return os.environ | {
-        "LC_ALL": "C",
-        "LD_LIBRARY_PATH": ":".join(map(str, DATA.glob("postgresql/usr/lib/*-gnu"))),
-    }
-
-
-def programs() -> Path:
-    """The folder of PostgreSQL's programs. Skips the test if there are none and they cannot be fetched."""
+def _programs(folder: Path) -> Path:
+    """Where PostgreSQL's programs are: installed, or else unpacked into a folder that its user may read."""
     pattern = "usr/lib/postgresql/*/bin"
-    if not (found := [*Path("/").glob(pattern), *(DATA / "postgresql").glob(pattern)]):
-        _fetch(DATA / "postgresql")
-        found = list((DATA / "postgresql").glob(pattern))
+    if not (found := list(Path("/").glob(pattern))):
+        for package in _packages():
+            subprocess.run(["dpkg", "-x", package, folder], check=True)
+        found = list(folder.glob(pattern))
     return found[-1]
 
 
+def _packages() -> list[Path]:
+    """Debian's, fetched but not installed: no service is started, no user made. Skips without apt."""
+    folder = DATA / "postgresql"
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(prefix=".", dir=_made(DATA)) as scratch:
+            try:
+                _fetch(Path(scratch))
+            except (OSError, subprocess.CalledProcessError, IndexError) as error:
+                pytest.skip(f"PostgreSQL is not installed, and apt cannot fetch it: {error}")
+            shutil.copytree(scratch, folder)
+    return list(folder.glob("*.deb"))
+
+
 def _fetch(folder: Path) -> None:
-    """Debian's packages, unpacked but not installed: no service is started, no user made."""
-    try:
-        described = subprocess.run(
-            ["apt-cache", "depends", "--important", "postgresql"], capture_output=True, text=True, check=True
-        )
-        server = described.stdout.partition("Depends: postgresql-")[2].split()[0]
-        with tempfile.TemporaryDirectory() as scratch:
-            wanted = [f"postgresql-{server}", f"postgresql-client-{server}", "libpq5"]
-            subprocess.run(["apt-get", "download", *wanted], cwd=scratch, check=True, capture_output=True)
-            for package in Path(scratch).glob("*.deb"):
-                subprocess.run(["dpkg", "-x", package, folder], check=True)
-    except (OSError, subprocess.CalledProcessError, IndexError) as error:
-        pytest.skip(f"PostgreSQL is not installed, and apt cannot fetch it: {error}")
+    command = ["apt-cache", "depends", "--important", "postgresql"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    server = told.partition("Depends: postgresql-")[2].split()[0]
+    wanted = [f"postgresql-{server}", f"postgresql-client-{server}", "libpq5"]
+    subprocess.run(["apt-get", "download", *wanted], cwd=folder, check=True, capture_output=True)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -209,8 +209,13 @@ def _profile(
     rows = profiling.ROWS if source is ParameterSource.DEFAULT else flags["batches"]
     if not rows or not flags["prompt_tokens"]:
         raise ConfigError("--profile needs a --batch and a length of --prompt-tokens.")
-    found = profiling.profile(bundle, rows, flags["prompt_tokens"][0], threads)
     manifest = read_manifest(bundle)
+    if manifest.family != "decoder":
+        raise ConfigError(
+            f"--profile steps a decoder that writes texts, and {manifest.name} is of the family"
+            f" {manifest.family}; measure it without."
+        )
+    found = profiling.profile(bundle, rows, flags["prompt_tokens"][0], threads)
     click.echo(profiling.render(found, f"{manifest.name}, {manifest.variant}, {environment.machine().cpu}"))
     if json_file is not None:
         write_json(json_file, found)

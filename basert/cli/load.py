@@ -19,9 +19,9 @@ def command(model: str, url: str | None, api_key: str | None) -> None:
     basert load smollm2
     basert load smollm2 --url http://10.0.0.5:8080
 
-    MODEL is the name of a bundle in the server's own store. Whether it fits into memory is looked at first, and a
-    model that does not load leaves all others alone. Without --url the server of this machine is meant, at its
-    default port. Ctrl-C ends the waiting, not the loading.
+    MODEL is the name of a bundle in the server's own store. Whether it fits into memory is looked at first,
+    and a model that does not load leaves all others alone. Without --url the server of this machine is meant,
+    at its default port. Ctrl-C ends the waiting, not the loading.
     """
     card = ordered(url, api_key, "/v1/models/load", {"model": model}, f"load {model}", model)
     click.echo(f"{card['id']} is loaded ({card['system_fingerprint']}) at {url or HERE}")

@@ -17,7 +17,10 @@ HERE = f"http://{ServeConfig.host}:{ServeConfig.port}"  # where a server is that
 def ordered(
     url: str | None, api_key: str | None, path: str, body: dict[str, str], label: str, name: str = ""
 ) -> Any:
-    """The answer to an order, after a bar. name: the model that is loaded meanwhile, if one is. Raises RequestFailed."""
+    """The answer to an order, after a bar. Raises RequestFailed.
+
+    name: the model that is loaded meanwhile, if one is.
+    """
     return asyncio.run(_ordered(url or HERE, api_key, path, body, label, name))
 
 

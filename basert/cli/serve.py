@@ -204,9 +204,12 @@ def _welcome(url: str, served: list[Served], settings: ServeConfig) -> Callable[
     manifests = {one.name: read_manifest(one.bundle) for one in served}
 
     def welcome(ready: list[str]) -> None:
-        manifest = manifests[ready[0]]
+        name = next((one for one in ready if one in manifests), "")
+        if not name:  # something else was loaded in its place meanwhile
+            return
+        manifest = manifests[name]
         hears = manifest.speech is not None
-        print_welcome(url, ready[0], keys, chats=manifest.has_chat_template, hears=hears)
+        print_welcome(url, name, keys, chats=manifest.has_chat_template, hears=hears)
 
     return welcome
 

@@ -21,9 +21,9 @@ def command(alias: str, model: str, url: str | None, api_key: str | None) -> Non
     basert swap smollm2 smollm2        a model was exported again under its own name
 
     BUNDLE, a name in the server's own store, is loaded and checked beside what ALIAS means now, which goes on
-    answering meanwhile and ends what it has begun; then it is unloaded, unless another alias means it. If BUNDLE
-    does not load, nothing changes. Both have to fit into memory at once. Without --url the server of this machine
-    is meant, at its default port.
+    answering meanwhile and ends what it has begun; then it is unloaded, unless another alias means it. If
+    BUNDLE does not load, nothing changes. Both have to fit into memory at once. Without --url the server of
+    this machine is meant, at its default port.
     """
     body = {"alias": alias, "model": model}
     card = ordered(url, api_key, "/v1/models/swap", body, f"swap {alias}", alias)

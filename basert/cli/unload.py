@@ -15,8 +15,8 @@ from basert.cli.ordering import HERE, ordered
 def command(model: str, url: str | None, api_key: str | None) -> None:
     """Have a running server unload MODEL, and wait until its memory is free.
 
-    Requests that have begun may end, for as long as the server's --drain-timeout; new ones are refused. Without
-    --url the server of this machine is meant, at its default port.
+    Requests that have begun may end, for as long as the server's --drain-timeout; new ones are refused.
+    Without --url the server of this machine is meant, at its default port.
     """
     ordered(url, api_key, "/v1/models/unload", {"model": model}, f"unload {model}")
     click.echo(f"{model} is unloaded at {url or HERE}")

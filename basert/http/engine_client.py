@@ -1,7 +1,7 @@
 """An HTTP worker's way to one model: to whichever of its engines can answer, waking it if it sleeps.
 
-Knows the model's state as the supervisor told it, and when a request may be tried again; no HTTP, no text. What
-goes over each engine's connection is engine_link.py's business, which engine is chosen routing.py's.
+Knows the model's state as the supervisor told it, and when a request may be tried again; no HTTP, no text.
+What goes over each engine's connection is engine_link.py's business, which engine is chosen routing.py's.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ async def _nobody() -> None:
 
 
 class EngineClient:
-    """Requests to one build of a model. `wake` returns when a sleeping one can answer, or raises BasertError."""
+    """Requests to one build of a model, whichever of its engines answers."""
 
     def __init__(self, state: ModelState, wake: Wake = _nobody, workers: int = 1) -> None:
-        """workers: HTTP workers of this server."""
+        """wake: returns when a model that sleeps can answer, or raises BasertError. workers: HTTP workers of
+        this server."""
         self._wake = wake
         self._router = Router(workers)
         self._replicas: dict[int, Replica] = {}
@@ -69,8 +70,8 @@ class EngineClient:
         """All that the engine says to a request, whose id is given here. Closed early, it sends Cancel.
 
         Raises Overloaded, ContextLengthExceeded, InvalidRequest, Unavailable (no engine can answer; a request
-        that has generated nothing waits for one and is tried once more), EngineFailed (lost after that). For a
-        model that sleeps it waits as long as it takes.
+        that has generated nothing waits for one and is tried once more), EngineFailed (lost after that).
+        A model that sleeps is waited for as long as that takes.
         """
         who = caller.get()
         priority = max(request.priority, who.key.priority, lane.get())  # the least urgent one
@@ -132,7 +133,10 @@ class EngineClient:
         self._changed = asyncio.Event()
 
     async def _chosen(self, request: Submit | Encode, patience: float) -> tuple[Replica, Link]:
-        """An engine that is connected, with the request added to its load; waits `patience` seconds for one if all are away."""
+        """An engine that is connected, with the request added to its load.
+
+        Waits `patience` seconds for one if all are away.
+        """
         try:
             async with asyncio.timeout(patience or None):
                 while True:

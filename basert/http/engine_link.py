@@ -1,7 +1,7 @@
 """An HTTP worker's way to one engine: requests out, answers in, sorted by request id over one connection.
 
-Knows the wire messages and the engine's state as the supervisor told it; no HTTP, no text. This is on the path
-of every token of every stream: a frame costs one decode, a token one deque entry and at most one wake-up.
+Knows the wire messages and the engine's state as the supervisor told it; no HTTP, no text. On the path of
+every token of every stream: a frame costs one decode, a token one deque entry and at most one wake-up.
 """
 
 from __future__ import annotations

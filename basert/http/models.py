@@ -87,7 +87,10 @@ class Models:
             self._connection.close()
 
     def get(self, name: str | None) -> Model:
-        """The model for a request, which holds it until it ends (see `visit`). Raises as `find`, or Unavailable."""
+        """The model for a request, which holds it until it ends (see `visit`).
+
+        Raises as `find`, or Unavailable.
+        """
         model = self.find(name)
         model.check()
         held, base = _held.get(), self._models[model.build]
@@ -120,8 +123,8 @@ class Models:
         return next((model for model in self._models.values() if name in model.awaited_by), None)
 
     def all(self) -> list[Model]:
-        """Those that have a name and exist for whoever sent the request at hand: the others are as if they were
-        not served."""
+        """Those that have a name and that whoever sent the request at hand may use; the others might as well
+        not be served."""
         return [one for one in self._models.values() if one.names and _visible(one)]
 
     def adapters(self) -> list[Model]:
@@ -179,6 +182,7 @@ class Models:
             for model in self._models.values():
                 if model.prepared or model.trouble:
                     self._send(Prepared(model.build, model.trouble))
+            self._tell_usage()
             self._report()
         self._drain(0.0)
         self._on_orphaned()

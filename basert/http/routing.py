@@ -1,6 +1,6 @@
-"""Which of a model's replicas a request goes to: where its beginning is cached, else where least is to be done.
+"""Which of a model's replicas a request goes to: where its beginning is cached, else where least is to do.
 
-Knows how busy each one is and what it was last given; no connection. Every HTTP worker sees its own requests only.
+Knows how busy each one is and what it was last given; no connection. A worker sees its own requests only.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from basert.messages import Encode, Submit
 
 BLOCK = 32  # tokens; prompts are compared in whole blocks
 MOST_BLOCKS = 1 << 16  # that are remembered: two million tokens, 6 MB
-# How many more requests the replica that has a prompt's beginning may have, all workers together: another computes
-# that beginning once, and then has it, too.
+# How many more requests the replica that has a prompt's beginning may have, all workers together: another
+# computes that beginning once, and then has it, too.
 MARGIN = 2
 
 
@@ -29,6 +29,8 @@ class Router:
 
     def order(self, beginnings: Sequence[int], loads: Mapping[int, int]) -> list[int]:
         """Replicas, the best first. beginnings: see there; loads: inputs that each has open."""
+        if len(loads) < 2:
+            return list(loads)
         # Equal loads: by a hash, so that equal beginnings meet, whichever worker they come through.
         mark = beginnings[0] if beginnings else random.getrandbits(32)
         ranked = sorted(loads, key=lambda replica: (loads[replica], hash((mark, replica))))
@@ -48,7 +50,7 @@ class Router:
 
 
 def beginnings(request: Submit | Encode) -> list[int]:
-    """Hashes of what an engine could keep of it, the shortest first: a prompt's blocks, or the window of sound.
+    """Hashes of what an engine could keep of it, the shortest first: of a prompt's blocks, or of its sound.
 
     They are the same in all HTTP workers of a server.
     """

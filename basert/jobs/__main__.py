@@ -34,35 +34,31 @@ async def serve(settings: ServeConfig, folder: Path) -> None:
         raise ConfigError("Batches need --files-dir.")
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    office = open_office(settings, settings.files_dir)
+    office, again = (open_office(settings, settings.files_dir) for _ in range(2))
     models = Models(folder / CONTROL, on_orphaned=stopped.set, listens=False)
+    gates = Gates(models, settings.batch_lines, settings.restart_limit)
     await models.start()
     try:
-        await _work(settings, folder, office, models, stopped)
+        room = _room(settings, folder, office, models, gates)
+        await Worker(room, again.database).run(stopped)
     finally:
+        gates.close()
         await models.stop()
         office.database.close()
+        again.database.close()
 
 
-async def _work(
-    settings: ServeConfig, folder: Path, office: Office, models: Models, stopped: asyncio.Event
-) -> None:
-    # A line has the time that its batch has.
-    app = create_app(dataclasses.replace(settings, request_timeout=0.0), models, folder / RESPONSES, folder)
-    gates = Gates(models, settings.batch_lines, settings.restart_limit)
-    room = Room(
+def _room(settings: ServeConfig, folder: Path, office: Office, models: Models, gates: Gates) -> Room:
+    unlimited = dataclasses.replace(settings, request_timeout=0.0)  # a line has the time that its batch has
+    return Room(
         office.database,
         office.contents,
         office.files,
         settings,
-        app,
+        create_app(unlimited, models, folder / RESPONSES, folder),
         gates,
         lambda model, endpoint: check_model(model, endpoint, models),
     )
-    try:
-        await Worker(room).run(stopped)
-    finally:
-        gates.close()
 
 
 def main() -> None:

@@ -18,9 +18,10 @@ from msgspec import UNSET
 
 from basert.config import AppConfig
 from basert.errors import InvalidRequest
-from basert.jobs.database import Database, batches, files
+from basert.jobs.database import Database
 from basert.jobs.files import unexpired
 from basert.jobs.records import Query, find, new_name, now, page
+from basert.jobs.tables import batches, files
 from basert.schema.batches import BatchErrors, BatchList, BatchObject, BatchRequest, RequestCounts
 from basert.schema.files import BATCH
 from basert.schema.response_object import InputDetails, OutputDetails, ResponseUsage
@@ -49,12 +50,12 @@ class Batches:
             "metadata": request.metadata and msgspec.json.encode(request.metadata).decode(),
             "output_seconds": expiry and expiry.seconds,
             "created_at": created,
-            "expires_at": created + int(self._config.batch_window),
+            "expires_at": created + self._config.batch_window,
         }
         with self._database.writing() as tx:
-            purpose = find(
-                tx, files, request.input_file_id, owner, "file", unexpired(), lock=True
-            ).purpose  # locked: it is not deleted before the batch is there
+            # Locked, it is not deleted before the batch is there.
+            name, param = request.input_file_id, "input_file_id"
+            purpose = find(tx, files, name, owner, "file", unexpired(), lock=True, param=param).purpose
             if purpose != BATCH:
                 raise InvalidRequest(
                     f"The file was uploaded for {purpose!r}; upload it with 'purpose': 'batch'.",

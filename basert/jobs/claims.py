@@ -14,8 +14,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from basert.jobs.database import Database, batches
+from basert.jobs.database import Database
 from basert.jobs.records import ACTIVE
+from basert.jobs.tables import batches
 
 LEASE_SECONDS = 30.0
 

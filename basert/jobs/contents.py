@@ -5,6 +5,7 @@ would look for, and is swept away if its writer is gone.
 
     DIR/contents/<file's id>          what an upload or a batch left
     DIR/contents/.new-…               drafts
+    DIR/database                      the name of the database whose records tell of all this
     DIR/parts/<batch's id>.<token>    answers of a batch that runs, as one of its holders wrote them
 """
 
@@ -24,6 +25,7 @@ from basert.errors import ConfigError, NotFound, Unavailable
 
 CONTENTS = "contents"
 PARTS = "parts"
+MARK = "database"
 _DRAFT = ".new-"
 GRACE_SECONDS = 3600.0  # after which a draft that nobody has written to is nobody's
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -88,6 +90,23 @@ class Contents:
             raise ConfigError(
                 f"--files-dir {self._folder.parent} cannot be written ({why}); name another."
             ) from None
+
+    def belong_to(self, database: str) -> None:
+        """Note by its name whose records tell of what is here. Raises ConfigError if another database's do.
+
+        To this one, all of it would be what a crash left: it would be swept away.
+        """
+        mark = self._folder.parent / MARK
+        if not mark.exists():
+            made = mark.with_name(f"{_DRAFT}{database}")
+            made.write_text(database)
+            with contextlib.suppress(FileNotFoundError):  # another server of it was quicker
+                made.rename(mark)
+        if mark.read_text() != database:
+            raise ConfigError(
+                f"--files-dir {mark.parent} has the files of another database; name another folder, or "
+                f"remove {mark} to give these files up."
+            )
 
     def draft(self) -> Draft:
         return Draft(self._folder)

@@ -1,4 +1,4 @@
-"""The records of files and batches: their tables, and transactions off the event loop. Knows SQL, no HTTP.
+"""The database of files and batches: transactions, off the event loop. Knows two kinds of it, and no record.
 
 SQLite by default: one file beside the files, which HTTP workers and the process that runs batches share. On
 PostgreSQL several hosts can. What is committed is on the disk before anybody is told of it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,86 +20,17 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from basert.errors import ConfigError, Unavailable
+from basert.jobs.tables import VERSION, metadata, schema
 
-VERSION = 1  # of the tables
 THREADS = 4  # that a process has its transactions in
 PATIENCE = 30.0  # seconds that a transaction waits for others
 RETRY_AFTER = 2.0  # seconds
 _LOCK = 0x6261736572740000  # whoever makes the tables in PostgreSQL holds this
 
-# Ids of their own would not tell what came first; of two made in one second, neither would created_at.
-_Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_tables = sa.MetaData()
 _log = logging.getLogger(__name__)
-
-schema = sa.Table("basert_schema", _tables, sa.Column("version", sa.Integer, nullable=False))
-
-files = sa.Table(
-    "basert_files",
-    _tables,
-    sa.Column("number", _Number, primary_key=True),
-    sa.Column("id", sa.String, nullable=False, unique=True),
-    sa.Column("owner", sa.String, nullable=False),
-    sa.Column("purpose", sa.String, nullable=False),
-    sa.Column("filename", sa.String, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("expires_at", sa.BigInteger),
-    sa.Index("basert_files_by_owner", "owner", "number"),
-)
-
-batches = sa.Table(
-    "basert_batches",
-    _tables,
-    sa.Column("number", _Number, primary_key=True),
-    sa.Column("id", sa.String, nullable=False, unique=True),
-    sa.Column("owner", sa.String, nullable=False),
-    sa.Column("endpoint", sa.String, nullable=False),
-    sa.Column("input_file_id", sa.String, nullable=False),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("metadata", sa.String),  # JSON
-    sa.Column("errors", sa.String),  # JSON, of a file that is no batch
-    sa.Column("model", sa.String),
-    sa.Column("output_seconds", sa.BigInteger),  # that its outputs are kept
-    sa.Column("output_file_id", sa.String),
-    sa.Column("error_file_id", sa.String),
-    *(
-        sa.Column(name, sa.BigInteger, nullable=name != "created_at")
-        for name in (
-            *("created_at", "expires_at", "in_progress_at", "finalizing_at", "completed_at"),
-            *("failed_at", "expired_at", "cancelling_at", "cancelled_at"),
-        )
-    ),
-    *(
-        sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
-        for name in (
-            *("total", "completed", "failed"),  # lines
-            *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
-        )
-    ),
-    # Who runs it: nobody, once `leased` has passed by the database's clock. Each has a token of its own.
-    sa.Column("holder", sa.String),
-    sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("leased", sa.Double, nullable=False, server_default="0"),
-    sa.Index("basert_batches_by_owner", "owner", "number"),
-    sa.Index("basert_batches_by_status", "status", "number"),
-)
-
-answers = sa.Table(
-    "basert_answers",
-    _tables,
-    sa.Column("batch", sa.String, primary_key=True),
-    sa.Column("line", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("token", sa.BigInteger, nullable=False),  # whose part has it, and where there
-    sa.Column("offset", sa.BigInteger, nullable=False),
-    sa.Column("length", sa.BigInteger, nullable=False),
-    sa.Column("ok", sa.Boolean, nullable=False),
-)
 
 
 class Database:
@@ -136,7 +68,11 @@ class Database:
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work with transactions, or with the disk, in a thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        try:
+            return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        except Unavailable as error:
+            _log.error("%s (%s)", error.message, _first_line(error))
+            raise
 
     def now(self) -> sa.ColumnElement[float]:
         """Seconds, by the clock that all who share the database share."""
@@ -148,28 +84,39 @@ class Database:
         self._threads.shutdown()
         self._engine.dispose()
 
-    def prepare(self) -> None:
-        """Make the tables, or bring them up to date. Raises ConfigError, also when it cannot be reached."""
+    def prepare(self) -> str:
+        """Make the tables, or bring them up to date; return a name that no other database has.
+
+        Raises ConfigError, also when it cannot be reached.
+        """
         try:
             with self.writing() as tx:
                 if self.is_shared:
                     tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-                _migrate(tx)
+                return _migrate(tx)
         except Unavailable as error:
-            raise ConfigError(f"The database of --files-dir cannot be used ({error.__cause__}).") from None
+            mend = (
+                "--database-url, or the database"
+                if self.is_shared
+                else f"or remove {self._engine.url.database}"
+            )
+            raise ConfigError(
+                f"The database of files and batches cannot be used ({_first_line(error)}); mend {mend}."
+            ) from None
 
 
-def _migrate(tx: sa.Connection) -> None:
+def _migrate(tx: sa.Connection) -> str:
     schema.create(tx, checkfirst=True)
     found = tx.execute(sa.select(schema.c.version)).scalar()
     if found is None:
-        _tables.create_all(tx)
-        tx.execute(sa.insert(schema).values(version=VERSION))
+        metadata.create_all(tx)
+        tx.execute(sa.insert(schema).values(version=VERSION, name=secrets.token_hex(16)))
     elif found > VERSION:
         raise ConfigError(
-            f"The database of --files-dir was made by a newer basert (its tables have version {found}, this "
-            f"one's {VERSION}); install that."
+            "The database of files and batches was made by a newer basert (its tables have version "
+            f"{found}, this one's {VERSION}); install that."
         )
+    return str(tx.execute(sa.select(schema.c.name)).scalar_one())
 
 
 def _engine(url: sa.URL) -> sa.Engine:
@@ -195,6 +142,11 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _first_line(error: Unavailable) -> str:
+    """Of what is behind it."""
+    return str(error.__cause__).strip().partition("\n")[0]
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     try:
@@ -203,7 +155,6 @@ def _told() -> Iterator[None]:
         raise
     except (DBAPIError, sa.exc.TimeoutError) as error:
         cause = getattr(error, "orig", None) or error
-        _log.error("the database of files and batches failed: %s", str(cause).strip())
         raise Unavailable(
             "The database of files and batches cannot be reached; try again.",
             code="database_unavailable",

@@ -16,8 +16,9 @@ from msgspec import UNSET
 from basert.config import AppConfig
 from basert.errors import InvalidRequest, PayloadTooLarge
 from basert.jobs.contents import Contents, Draft
-from basert.jobs.database import Database, batches, files
+from basert.jobs.database import Database
 from basert.jobs.records import ACTIVE, Query, find, new_name, now, page
+from basert.jobs.tables import batches, files
 from basert.schema.files import FileList, FileObject, Purpose
 
 
@@ -72,7 +73,7 @@ class Files:
             "bytes": draft.size,
             "sha256": draft.sha256,
             "created_at": created,
-            "expires_at": created + int(seconds) if seconds else None,
+            "expires_at": created + seconds if seconds else None,
         }
         return _told(tx.execute(sa.insert(files).values(row).returning(files)).one())
 

@@ -8,6 +8,7 @@ gives a model up that dies too often, and that must not be a batch's doing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,8 @@ from basert.http.models import Model
 from basert.supervisor.restarts import QUIET_SECONDS
 
 POLL_SECONDS = 0.25
+NEWS_SECONDS = 5.0  # until the supervisor has told of a death, at most
+SPARE_SECONDS = 2.0  # the supervisor has seen the engine ready a little later
 LINES_OF_ENCODERS = 32  # whose texts are packed together, and take turns with those of others
 
 _Waiting = deque[asyncio.Future[None]]
@@ -35,7 +38,8 @@ class Gate:
         self._running = 0
         self._alone = False  # what runs is a suspect
         self._deaths = 0  # in quick succession
-        self._last_death = -math.inf  # in the loop's time
+        self._ready_since = -math.inf  # in the loop's time; as far as is known here
+        self._restarts = 0  # of the engine, by then
         self._resting: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -46,6 +50,12 @@ class Gate:
             yield
         finally:
             self._leave()
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the model cannot answer now."""
+        model = self._model()
+        return model is None or model.state != "ready"
 
     @property
     def limit(self) -> int:
@@ -62,9 +72,8 @@ class Gate:
     def note_death(self) -> None:
         """An engine died under a line. Others that were there tell of the same death meanwhile."""
         if self._resting is None:
-            now = asyncio.get_running_loop().time()
-            self._deaths = 1 if now - self._last_death > QUIET_SECONDS else self._deaths + 1
-            self._last_death = now
+            worked = asyncio.get_running_loop().time() - self._ready_since
+            self._deaths = 1 if worked > QUIET_SECONDS + SPARE_SECONDS / 2 else self._deaths + 1
             self._resting = asyncio.create_task(self._rest(), name="rest")
 
     def close(self) -> None:
@@ -109,9 +118,19 @@ class Gate:
 
     async def _rest(self) -> None:
         """Until the model is ready again; and, before it could be given up, until its past is forgotten."""
-        while (model := self._model()) is not None and model.state != "ready":
-            await asyncio.sleep(POLL_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NEWS_SECONDS):
+                await self._until(lambda model: model.state != "ready" or model.restarts != self._restarts)
+        model = await self._until(lambda model: model.state == "ready")
+        self._restarts = 0 if model is None else model.restarts
+        self._ready_since = asyncio.get_running_loop().time()
         if self._deaths > self._deaths_allowed // 3:
-            await asyncio.sleep(QUIET_SECONDS + POLL_SECONDS)
+            await asyncio.sleep(QUIET_SECONDS + SPARE_SECONDS)
         self._resting = None
         self._admit()
+
+    async def _until(self, true: Callable[[Model], bool]) -> Model | None:
+        """The model once that is true of it; None: it is not served any more."""
+        while (model := self._model()) is not None and not true(model):
+            await asyncio.sleep(POLL_SECONDS)
+        return model

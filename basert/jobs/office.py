@@ -36,6 +36,6 @@ def prepare(config: AppConfig) -> None:
     office = open_office(config, config.files_dir)
     try:
         office.contents.prepare()
-        office.database.prepare()
+        office.contents.belong_to(office.database.prepare())
     finally:
         office.database.close()

@@ -57,14 +57,18 @@ def find(
     what: str,
     *conditions: sa.ColumnElement[bool],
     lock: bool = False,
+    param: str | None = None,
 ) -> Any:
-    """A record as a row. lock: nobody else may change it until this transaction ends. Raises NotFound."""
+    """A record as a row. lock: nobody else may change it until this transaction ends. Raises NotFound.
+
+    param: of the request, that names it; if not {what}_id.
+    """
     row = None
     if is_name(name):
         query = sa.select(table).where(table.c.id == name, table.c.owner == owner, *conditions)
         row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"No such {what}: '{name}'.", param=f"{what}_id")
+        raise NotFound(f"No such {what}: '{name}'.", param=param or f"{what}_id")
     return row
 
 

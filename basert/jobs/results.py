@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from basert.jobs.claims import Claim, held
 from basert.jobs.contents import Contents, Draft, sync_folder, told
-from basert.jobs.database import Database, answers, batches
+from basert.jobs.database import Database
+from basert.jobs.tables import answers, batches
 
 
 class _Details(msgspec.Struct):

@@ -47,7 +47,7 @@ class Room:
     config: AppConfig
     app: inside.App
     gate: Callable[[str], Gate]  # of a model, by its name
-    check_model: Callable[[str, str], None]  # raises BasertError for one that an owner cannot ask
+    check_model: Callable[[str, str], None]  # raises BasertError for one that this endpoint cannot have
 
 
 class Job:
@@ -57,6 +57,12 @@ class Job:
         self.claim = claim
         self._room = room
         self._cancelled = asyncio.Event()
+        self._gate: Gate | None = None  # that its lines go through
+
+    @property
+    def waits(self) -> bool:
+        """Whether its model is away, and others might go on meanwhile."""
+        return self._gate is not None and self._gate.is_shut
 
     def cancel_batch(self) -> None:
         """Its client has asked for its end."""
@@ -122,7 +128,8 @@ class Job:
         async def keep(results: Sequence[Result]) -> None:
             await self._do(record, self._room.database, self.claim, part, results)
 
-        sending = Sending(lines, batch.owner, self._room.app, self._room.gate(batch.model), keep)
+        self._gate = self._room.gate(batch.model)
+        sending = Sending(lines, batch.owner, self._room.app, self._gate, keep)
         await sending.run(places, max(0.0, batch.expires_at - time.time()), self._cancelled)
         left = await self._left(batch, lines)
         if not left or self._cancelled.is_set():

@@ -16,7 +16,7 @@ from basert.jobs.lines import Lines
 from basert.jobs.results import Result, Tokens
 from basert.schema.batches import AnswerBody, InputLine, LineError, OutputLine
 
-MOST_UNRECORDED = 256  # answers that may wait for the disk
+MOST_UNRECORDED = 32  # answers that may wait for the disk; some have megabytes
 
 Record = Callable[[Sequence[Result]], Awaitable[None]]
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from basert.errors import BasertError, Unavailable
 from basert.http.models import Model, Models
 from basert.jobs.claims import LEASE_SECONDS, Claim, ClaimLost, Claims, this_process
+from basert.jobs.database import Database
 from basert.jobs.gate import Gate
 from basert.jobs.running import Job, Room
 
@@ -19,15 +20,18 @@ POLL_SECONDS = 0.5
 RENEW_SECONDS = LEASE_SECONDS / 3
 SWEEP_SECONDS = 60.0
 AGAIN_SECONDS = 5.0  # after something failed
-MOST_BATCHES = 4  # run at once; their lines take turns
+MOST_BATCHES = 16  # run at once, line by line in turn; other hosts may have the rest
+MOST_HELD = 128  # with those whose model is away
 
 _log = logging.getLogger(__name__)
 
 
 class Worker:
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, database: Database) -> None:
+        """database: the room's, opened once more, so that no long work there holds a claim's renewal up."""
         self._room = room
-        self._claims = Claims(room.database, this_process())
+        self._database = database
+        self._claims = Claims(database, this_process())
         self._jobs: dict[Job, asyncio.Task[None]] = {}
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -43,11 +47,11 @@ class Worker:
             await _ended([*duties, *self._jobs.values()])
             await self._release([job.claim for job in self._jobs])
 
-    async def _again(self, duty: Callable[[], object], seconds: float) -> None:
+    async def _again(self, duty: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Whatever fails is tried again, for as long as the process lives."""
         while True:
             try:
-                await duty()  # type: ignore[misc]
+                await duty()
                 pause = seconds
             except Unavailable as error:
                 _log.warning("batches wait: %s", error.message)
@@ -59,15 +63,15 @@ class Worker:
 
     async def _look(self) -> None:
         await self._reap()
-        statuses = await self._room.database.run(self._claims.statuses)
+        statuses = await self._database.run(self._claims.statuses)
         for job, task in self._jobs.items():
             if job.claim not in statuses:
                 task.cancel()  # another has it
             elif statuses[job.claim] == "cancelling":
                 job.cancel_batch()
-        while len(self._jobs) < MOST_BATCHES:
+        while len(self._jobs) < MOST_HELD and sum(not job.waits for job in self._jobs) < MOST_BATCHES:
             mine = {job.claim.batch for job in self._jobs}
-            claim = await self._room.database.run(self._claims.take, mine)
+            claim = await self._database.run(self._claims.take, mine)
             if claim is None:
                 return
             job = Job(claim, self._room)
@@ -88,7 +92,7 @@ class Worker:
             raise Unavailable("one was interrupted.")
 
     async def _renew(self) -> None:
-        await self._room.database.run(self._claims.renew, [job.claim for job in self._jobs])
+        await self._database.run(self._claims.renew, [job.claim for job in self._jobs])
 
     async def _sweep(self) -> None:
         if removed := await self._room.database.run(self._room.files.sweep):
@@ -97,7 +101,7 @@ class Worker:
     async def _release(self, claims: list[Claim]) -> None:
         for claim in claims:
             try:
-                await self._room.database.run(self._claims.release, claim)
+                await self._database.run(self._claims.release, claim)
             except Unavailable:
                 return  # its lease will end
 

@@ -12,7 +12,7 @@ from falcon.asgi import Request, Response
 from basert.errors import NotFound, RangeNotSatisfiable
 from basert.http import media
 from basert.http.openapi import operation
-from basert.http.uploads import read_form
+from basert.http.uploads import ALLOWANCE, read_form
 from basert.resources.paging import query_of
 from basert.resources.responding import Body
 from basert.resources.service import Service
@@ -44,7 +44,9 @@ class FileCollection(FilesResource):
         from basert.jobs.files import Label
 
         office, owner, config = self.office, req.context.owner, self._service.config
-        await office.database.run(office.files.check_room, owner, 0)
+        await office.database.run(
+            office.files.check_room, owner, max(0, (req.content_length or 0) - ALLOWANCE)
+        )
         draft = office.files.draft()
         try:
             async with read_form(req, config, most=config.files_max_bytes, into=draft) as form:

@@ -23,7 +23,7 @@ class Live:
 
 
 class Ready:
-    """200 when every model can answer, or sleeps until it is wanted, and no drain has begun; else 503 with why."""
+    """200 when no drain has begun and every model can answer, or sleeps until it is wanted; else 503."""
 
     def __init__(self, service: Service) -> None:
         self._models = service.models

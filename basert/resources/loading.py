@@ -1,6 +1,6 @@
 """POST /v1/models/load, /v1/models/unload and /v1/models/swap: what is served, changed while it is.
 
-An answer comes when it is done; GET /v1/models/{id} tells how far it is. Models are named, never given by a path.
+An answer comes when it is done; GET /v1/models/{id} tells how far it is. Models are named, never by a path.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One build of a model, and the engines that run it: what they come to together. Decides nothing: fleet.py does."""
+"""One build of a model, and the engines that run it: what they come to together. Decides nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from basert.supervisor.bundles import Bundle
 from basert.supervisor.engine import Engine
 from basert.supervisor.planning import Plan, planned
 
-# "joining": loaded because somebody ordered it, not ready yet; "leaving": what has begun may end, then it goes
+# "joining": loaded because somebody ordered it, not ready yet; "leaving": what has begun may end
 Phase = Literal["serving", "joining", "asleep", "waking", "leaving", "gone"]
 
 
@@ -50,6 +50,7 @@ class Build:
         self.awaited_by: list[str] = []  # names that it takes over once it is ready
         self.reason = ""  # why it is asleep, if it could not be woken
         self.ready_since = 0.0  # time.monotonic
+        self.stale = False  # an engine could not be started again, there being another bundle in its place
         self._was_ready = False
 
     @property

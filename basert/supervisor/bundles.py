@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import logging
 import shutil
@@ -27,18 +28,44 @@ class Bundle:
     digest: str
 
 
-def read(path: Path, signed_with: Path | None) -> Bundle:
-    """signed_with: the public key that fits its signature, if it has to be signed. Raises BundleError for one
-    that is not whole, or not as it was signed; ConfigError for a key that is none."""
-    if signed_with is not None:
-        signing.verify(path, signed_with)
+class Catalogue:
+    """What can be loaded: the store, and whatever the server was started with, wherever it lies."""
+
+    def __init__(self, signed_with: Path | None) -> None:
+        """signed_with: the public key that fits all signatures, if bundles have to be signed."""
+        self._signed_with = signed_with
+        self._started: dict[str, Path] = {}
+
+    def add(self, path: Path, *names: str) -> None:
+        """The server was started with this bundle, so called."""
+        self._started |= dict.fromkeys(names, path)
+
+    async def read(self, name: str) -> Bundle:
+        """Raises as `find` and `look`."""
+        return await asyncio.to_thread(lambda: self.look(self._started.get(name) or find(name)))
+
+    def look(self, path: Path) -> Bundle:
+        """Raises BundleError for one that is not whole, or not as it was signed; ConfigError for a key that
+        is none."""
+        if self._signed_with is not None:
+            signing.verify(path, self._signed_with)
+        return read(path)
+
+    def number(self, name: str) -> int | None:
+        """Its place among what the server was started with."""
+        paths = list(dict.fromkeys(self._started.values()))
+        return paths.index(self._started[name]) if name in self._started else None
+
+
+def read(path: Path) -> Bundle:
+    """Raises BundleError for one that is not whole."""
     manifest = read_manifest(path)
     check_whole(path, manifest)
     return Bundle(path, manifest, digest(path))
 
 
 def find(name: str) -> Path:
-    """Where the store has the bundle of that name. Raises InvalidRequest for what is no name, ModelNotFound."""
+    """Where the store has the bundle of that name. Raises ModelNotFound, or InvalidRequest for no name."""
     try:
         path = store.bundle_path(name)
     except ConfigError as error:
@@ -50,8 +77,10 @@ def find(name: str) -> Path:
 
 
 def keep(bundle: Bundle, folder: Path) -> None:
-    """Copy what HTTP workers read of it (all but graphs and goldens), so that each of them, whenever it starts,
-    reads what the engines run, even when the bundle was exported again. Raises BundleError."""
+    """Copy what HTTP workers read of it, all but graphs and goldens. Raises BundleError.
+
+    So each of them, whenever it starts, reads what the engines run, also when the bundle was exported again.
+    """
     names = [file.path for file in bundle.manifest.files if "/" not in file.path]
     try:
         folder.mkdir(parents=True)
@@ -59,8 +88,10 @@ def keep(bundle: Bundle, folder: Path) -> None:
             shutil.copyfile(bundle.path / name, folder / name)
         changed = digest(bundle.path) != bundle.digest
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise BundleError(f"{bundle.path} cannot be copied to {folder}: {error.strerror}.") from None
     if changed:
+        shutil.rmtree(folder)
         raise BundleError(f"{bundle.path} was exported again just now; try again.")
 
 

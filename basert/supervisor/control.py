@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from basert.errors import BasertError
+from basert.errors import BasertError, Unavailable
 from basert.messages import AnyMessage, EngineReport, Models, Order, Outcome, Watch
 from basert.supervisor.engine import Engine
 from basert.supervisor.workers import Worker, Workers
@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 
 
 class Control:
-    """`engine_of` finds an engine by its process; `greeting` is what a new worker is sent; `carry_out` does what
-    a worker orders, or raises BasertError; `changed` is called when a worker comes, reports or goes."""
+    """`engine_of` finds an engine by its process; `greeting` is what a new worker is sent; `carry_out` does
+    what a worker orders, or raises BasertError; `changed` is called when a worker comes, reports or goes."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Control:
         self._changed = changed
         self._server: asyncio.Server | None = None
         self._orders: set[asyncio.Task[None]] = set()
+        self._ending = False
 
     async def start(self, path: Path) -> None:
         self._server = await serve(path, self._serve)
@@ -47,8 +48,9 @@ class Control:
         if self._server is not None:
             self._server.close()
 
-    def drop_orders(self) -> None:
-        """Those that are under way: the server ends, and whatever they began with it."""
+    def end_orders(self) -> None:
+        """The server ends, and with it whatever those that are under way began."""
+        self._ending = True
         for task in self._orders:
             task.cancel()
 
@@ -97,6 +99,8 @@ class Control:
     async def _answer(self, worker: Worker, order: Order) -> None:
         """Whoever gave the order may have gone by its end; it is carried out nevertheless."""
         try:
+            if self._ending:
+                raise Unavailable("The server is shutting down.", code="shutting_down", retry_after=5.0)
             await self._carry_out(order)
             outcome = Outcome(order.id)
         except BasertError as error:

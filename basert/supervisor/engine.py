@@ -74,6 +74,7 @@ class Engine(Kept):
         self._folder = folder
         self._output = output
         self._changed = changed
+        self.stale = False  # there is another bundle where its own was; it is not started again
         self._starts = 0
         self._reason = ""  # the engine's own, when it said one
         self._control: Connection | None = None
@@ -115,7 +116,10 @@ class Engine(Kept):
     def _ready(self, report: EngineReport) -> None:
         assert report.info is not None
         if report.info.digest != self.assigned.digest:  # HTTP workers have the tokenizer of the other one
-            self._kill("its bundle was exported again meanwhile; `basert swap` serves the new one")
+            self.let_die()
+            self._kill("its bundle was exported again meanwhile")
+            self.stale = True
+            self._set(state="failed", reason=self._reason)
             return
         if self._control is not None:
             self.adapters.begin(self._control, report.info.adapters)

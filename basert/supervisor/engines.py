@@ -1,4 +1,4 @@
-"""All engine processes of a server: started for a build, found by their process, ended together. Decides nothing."""
+"""All engines of a server: started for a build, found by their process, ended together. Decides nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from basert.supervisor.engine import Assignment, Engine
 
 
 class Engines:
-    """`changed` is called with a build when one of its engines has. `given_up` is called when one is not tried
-    again, with the exception if that is a bug of ours."""
+    """`changed` is called with a build when one of its engines has; `given_up` when one is not tried again,
+    with the exception if that is a bug of ours."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
     load     a bundle of the store, if there is room; whoever ordered it waits until it can answer
     unload   its names vanish, what has begun may end, then its processes go, and all their memory with them
-    swap     a second build beside the first; names move when it can answer in every HTTP worker, or not at all
+    swap     a second build beside the first; names move once it can answer in every HTTP worker, or never
     wake     what room.py has put to sleep, for a request that waits
 
 Adapters go with builds: adapters.py loads and unloads them.
@@ -15,10 +15,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from basert.config import ServeConfig
 from basert.errors import BasertError, Conflict, EngineFailed, Unavailable
@@ -33,10 +32,10 @@ from basert.messages import (
     UnloadModel,
     WakeModel,
 )
-from basert.supervisor import bundles
 from basert.supervisor.adapters import Adapters
 from basert.supervisor.build import Build
-from basert.supervisor.bundles import Bundle
+from basert.supervisor.bundles import Bundle, Catalogue
+from basert.supervisor.chores import Chores
 from basert.supervisor.engines import Engines
 from basert.supervisor.folder import BUNDLES
 from basert.supervisor.names import Names
@@ -61,7 +60,7 @@ class Served:
 
 
 class Fleet:
-    """`changed` is called whenever `states` has; `failure` raises, once started, when the server cannot go on."""
+    """`changed` is called whenever `states` has. `failure` raises, once the server cannot go on."""
 
     failure: asyncio.Future[None]
 
@@ -83,9 +82,9 @@ class Fleet:
         self._names = Names()
         self._room = Room(config, workers, lambda: list(self._builds.values()), changed)
         self._builds: dict[int, Build] = {}
-        self._known: dict[str, Path] = {}  # what the server was started with, wherever it lies
+        self._catalogue = Catalogue(config.require_signature)
         self._ids = itertools.count(1)
-        self._chores: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
         self._adapters = Adapters(
             config,
             self._names,
@@ -95,15 +94,15 @@ class Fleet:
             builds=lambda: self.builds,
             wake=self.wake,
             changed=changed,
-            begin=self._begin_chore,
+            begin=self._chores.begin,
         )
 
     def start(self, served: Sequence[Served]) -> None:
         """Raises BundleError. With --max-loaded the first ones are loaded, the others sleep."""
         self.failure = asyncio.get_running_loop().create_future()
         for number, one in enumerate(served):
-            build = self._build(one.name, self._read(one.bundle), number)
-            self._known |= dict.fromkeys((one.name, build.bundle.manifest.name), one.bundle)
+            build = self._build(one.name, self._catalogue.look(one.bundle), number)
+            self._catalogue.add(one.bundle, one.name, build.bundle.manifest.name)
             self._builds[build.id] = build
             self._names.add(build, one.aliases)
             self._adapters.give(build, one.adapters)
@@ -112,7 +111,7 @@ class Fleet:
             else:
                 self.engines.start(build, on_trial=False)
         if self._config.idle_timeout:
-            self._begin_chore(self._room.watch(self._config.idle_timeout))
+            self._chores.begin(self._room.watch(self._config.idle_timeout))
 
     @property
     def builds(self) -> list[Build]:
@@ -140,8 +139,11 @@ class Fleet:
                 await self._adapters.unload(name)
 
     async def load(self, name: str) -> None:
-        """Return when it can answer; at once if it can. Raises InvalidRequest, ModelNotFound, Conflict,
-        BundleError, EngineFailed."""
+        """Return when it can answer; at once if it can.
+
+        Raises InvalidRequest, ModelNotFound, Conflict, BundleError, EngineFailed, and Unavailable for one
+        that slept and could not be woken.
+        """
         build = before = self._names.find(name)
         if build is not None and build.state == "failed":
             await self._retire(build)
@@ -149,8 +151,14 @@ class Fleet:
         if build is None:
             own = self._names.model(name)
             self._adapters.check_free(own)
-            build = await self._begin(own, await self._bundle(own), before=before)
-        await self._until_ready(build)
+            build = await self._begin(own, await self._catalogue.read(own), before=before)
+        try:
+            await self._until_ready(build)
+        except Unavailable:
+            anew = self._names.find(name)  # another bundle lay in a sleeper's place
+            if anew is None or anew is build:
+                raise
+            await self._until_ready(anew)
 
     async def unload(self, name: str) -> None:
         """Return when its processes are gone. Raises ModelNotFound."""
@@ -162,7 +170,7 @@ class Fleet:
         self._adapters.check_free(alias)
         if not self._names.knows(alias):
             self._names.get(alias)  # which raises
-        found = await self._bundle(name)
+        found = await self._catalogue.read(name)
         own = self._own_name(name, found)
         self._names.check_swap(alias, own)
         build = self._names.find(own)
@@ -193,21 +201,24 @@ class Fleet:
 
     def let_die(self) -> None:
         """The server ends: deaths are no accidents any more, and nobody falls asleep."""
-        for task in self._chores:
-            task.cancel()
+        self._chores.cancel()
         self.engines.let_die()
 
     async def stop(self) -> None:
         await self.engines.stop()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._chores.wait()
 
     async def _begin(self, name: str, bundle: Bundle, alias: str = "", before: Build | None = None) -> Build:
         """Start a model's engines: under its own name, or in order to take an alias over. before: the build
         whose adapters it is to have. Raises Conflict."""
         async with self._room.deciding:
-            self._check_alone(name, alias)
+            self._adapters.check_free(name)
+            if any(one.name == name and one.awaited_by for one in self.builds):
+                raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
+            if not alias and (there := self._names.find(name)) is not None:
+                return there  # somebody else was quicker
             replaced = self._names.replaced(alias, name) if alias else []
-            number = replaced[0].number if replaced else self._number(name)
+            number = replaced[0].number if replaced else self._catalogue.number(name)
             await self._room.make(name, planned(bundle.manifest, self._config), replaced)
             build = await self._made(name, bundle, number, before)
             build.awaited_by = list(dict.fromkeys((alias, name))) if alias else []
@@ -233,13 +244,6 @@ class Fleet:
         self.engines.start(build, on_trial=True)
         self._changed()
 
-    def _check_alone(self, name: str, alias: str) -> None:
-        """Raises Conflict while somebody else loads the same, and when an adapter has that name."""
-        self._adapters.check_free(name)
-        coming = any(build.name == name and build.awaited_by for build in self.builds)
-        if coming or (not alias and self._names.find(name) is not None):
-            raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
-
     async def _until_ready(self, build: Build) -> None:
         """Raises EngineFailed, with what an engine or a worker says is wrong, when that will never be."""
         if build.phase in ("asleep", "waking"):
@@ -255,7 +259,8 @@ class Fleet:
             self._changed()
         elif build.phase != "serving" or build.state != "ready":
             build.reason = why or "it was unloaded meanwhile"
-            await self._drop(build)
+            if build.phase == "joining":
+                await self._drop(build)
             message = f"{build.name} cannot be loaded: {build.reason}"
             raise EngineFailed(message, param="model", code="load_failed")
 
@@ -281,7 +286,7 @@ class Fleet:
     async def _rouse(self, build: Build) -> None:
         """Start a sleeping build's engines; with the lock. Raises Unavailable."""
         try:
-            found = await asyncio.to_thread(self._read, build.bundle.path)
+            found = await asyncio.to_thread(self._catalogue.look, build.bundle.path)
             await self._room.make(build.name, build.plan)
         except BasertError as error:
             raise Unavailable(error.message, code=error.code or "model_failed", retry_after=SOON) from None
@@ -291,7 +296,7 @@ class Fleet:
         build.phase, build.reason = "waking", ""
         self.engines.start(build, on_trial=True)
         self._changed()
-        self._begin_chore(self._rise(build))
+        self._chores.begin(self._rise(build))
 
     async def _rise(self, build: Build) -> None:
         await self._news.until(lambda: build.settled)
@@ -308,14 +313,26 @@ class Fleet:
         new = await self._made(build.name, found, build.number, build)
         await self._drop(build)
         self._enter(new)
-        self._begin_chore(self._until_ready(new))
+        self._chores.begin(self._until_ready(new))
         message = f"Model {build.name} was exported again and is being loaded; try again."
         raise Unavailable(message, code="model_not_ready", retry_after=SOON)
 
     def _engine_changed(self, build: Build) -> None:
         build.notice()
         self._adapters.check(build)
+        if build.phase == "serving" and not build.stale and any(one.stale for one in build.engines):
+            build.stale = True
+            self._chores.begin(self._renew(build.name))
         self._changed()
+
+    async def _renew(self, name: str) -> None:
+        """An engine could not be started again, another bundle having come to lie in its place."""
+        _log.warning("%s was exported again; the new bundle takes its place", name)
+        try:
+            await self.swap(name, name)
+        except BasertError as error:
+            _log.error("%s", error.message)
+            self._given_up(None)
 
     def _given_up(self, bug: BaseException | None) -> None:
         """An engine is not tried again; a bug of ours ends the server."""
@@ -327,32 +344,10 @@ class Fleet:
             reasons = "; ".join(f"{build.name}: {build.trouble}" for build in self.builds)
             self.failure.set_exception(Unavailable(f"No model can be served ({reasons})."))
 
-    def _begin_chore(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chore_ended)
-
-    def _chore_ended(self, task: asyncio.Task[None]) -> None:
-        self._chores.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("%s", error, exc_info=None if isinstance(error, BasertError) else error)
-
-    async def _bundle(self, name: str) -> Bundle:
-        """By its name in the store, or among what the server was started with."""
-        return await asyncio.to_thread(lambda: self._read(self._known.get(name) or bundles.find(name)))
-
-    def _read(self, path: Path) -> Bundle:
-        return bundles.read(path, self._config.require_signature)
-
     def _own_name(self, name: str, bundle: Bundle) -> str:
         """What a model is called that is to be made of a bundle: as one is that was made of it before."""
         before = (one for one in self.builds if one.bundle.path == bundle.path and self._names.of(one))
         return next((build.name for build in before), name)
-
-    def _number(self, name: str) -> int | None:
-        """Its place among the models that the server was started with."""
-        own = [*dict.fromkeys(self._known.values())]
-        return own.index(self._known[name]) if name in self._known else None
 
 
 def _unloaded(what: str) -> Unavailable:

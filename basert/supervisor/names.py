@@ -1,4 +1,4 @@
-"""What clients call models: each by its own name, and by aliases, which stand for a name. Knows builds by that only.
+"""What clients call models: each by its own name, and by aliases, which stand for a name.
 
 An alias outlives what it stands for: once that is loaded again, the alias means it again.
 """

@@ -72,8 +72,8 @@ def check_room(name: str, plan: Plan, promised: int) -> None:
             else ""
         )
         raise Conflict(
-            f"{name} needs up to {plan.shown()} of {plan.device}, and {amount(free, 'B')} are free{less}; unload "
-            "another model, or serve with a smaller --continuous-batching or --max-context.",
+            f"{name} needs up to {plan.shown()} of {plan.device}, and {amount(free, 'B')} are free{less}; "
+            "unload another model, or serve with a smaller --continuous-batching or --max-context.",
             param="model",
             code="no_room",
         )

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Room:
     """`builds` are all that there are; `changed` is called when one falls asleep.
 
-    deciding: held while it is decided what is loaded; nobody else takes the room that somebody has just found.
+    deciding: held while it is decided what is loaded: nobody else takes the room that somebody has found.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Room:
         most = self._config.max_loaded
         while most is not None and len(loaded := self._loaded(replaced)) >= most:
             if not await self._first_to_sleep(await self._idle(loaded)):
-                names = ", ".join(one.name for one in loaded)
+                names = ", ".join(dict.fromkeys(one.name for one in loaded))
                 verb = "are" if len(loaded) > 1 else "is"
                 raise Conflict(
                     f"{name} finds no room: --max-loaded is {most}, and {names} {verb} in use; "
@@ -60,7 +60,7 @@ class Room:
         check_room(name, plan, sum(one.promised() for one in self._builds()))
 
     async def watch(self, seconds: float) -> None:
-        """Put to sleep, for ever, what was not used for so long."""
+        """Go on for ever: what was not used for so long is put to sleep."""
         while True:
             await asyncio.sleep(min(max(seconds / 4, 0.05), MOST_IDLE_WAIT))
             async with self.deciding:

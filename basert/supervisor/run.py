@@ -112,7 +112,7 @@ class Supervisor:
 
     async def _end(self, http: asyncio.Task[None], jobs: asyncio.Task[None] | None) -> None:
         """HTTP first, engines second; nothing is left behind."""
-        self._control.drop_orders()
+        self._control.end_orders()
         self._fleet.let_die()
         self._http.let_die()
         jobs_end = asyncio.create_task(self._jobs.stop(), name="end of jobs")  # nobody waits for its answers
@@ -203,7 +203,7 @@ class Supervisor:
             return
         if self._workers.answering:
             self._http.useful()
-        builds = self._fleet.builds
+        builds = [build for build in self._fleet.builds if build.phase == "serving"]
         ready = [build.name for build in builds if build.state == "ready"]
         settled = all(build.settled for build in builds)
         if not self._ready and self._workers.answering and ready and settled:

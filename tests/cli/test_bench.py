@@ -146,6 +146,12 @@ def test_a_profile_needs_a_bundle(basert: Run, arguments: list[str]) -> None:
     assert "name a bundle of this machine" in done.stderr
 
 
+def test_a_profile_needs_a_decoder(basert: Run, tmp_path: Path) -> None:
+    done = basert("bench", str(write_testing_speech(tmp_path)), "--profile")
+    assert done.returncode == 2
+    assert "tiny-speech is of the family speech; measure it without" in done.stderr
+
+
 def test_a_profile_can_be_kept(basert: Run, tiny_llama: tuple[Path, Path], tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     done = basert("bench", str(tiny_llama[0]), "--profile", "--prompt-tokens", "8", "--json", str(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,13 @@ from falcon.testing import ASGIConductor
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from basert.config import AppConfig
+from basert.jobs.office import prepare
 from tests.http.asking import typed_events
-from tests.http.fakes import FakeModels
+from tests.http.fakes import FakeModels, fake_app
 from tests.http.hearing import ask, post
+from tests.http.test_files import KIND
+from tests.http.test_files import form as upload
 
 ASKED = {
     "/v1/chat/completions": {
@@ -98,3 +103,29 @@ async def test_forms_and_their_answers_are_as_described(
     schema = {**content["text/event-stream"]["schema"], "components": described["components"]}
     for event in typed_events((await post(client, path=path, stream="true")).text):
         Draft202012Validator(schema).validate(event)
+
+
+async def test_files_and_batches_are_as_described(models: FakeModels, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    prepare(AppConfig(files_dir=folder))
+    async with ASGIConductor(fake_app(models, files_dir=folder)) as client:
+        described = await document(client)
+
+        def matches(path: str, method: str, value: Any) -> None:
+            content = described["paths"][path][method]["responses"]["200"]["content"]
+            schema = {**content["application/json"]["schema"], "components": described["components"]}
+            Draft202012Validator(schema).validate(value)
+
+        body = upload(b"hello", {"purpose": "batch"})
+        headers = {"Content-Type": KIND}
+        file = (await client.simulate_post("/v1/files", body=body, headers=headers)).json
+        matches("/v1/files", "post", file)
+        matches("/v1/files", "get", (await client.simulate_get("/v1/files")).json)
+        asked = {"input_file_id": file["id"], "endpoint": "/v1/embeddings", "completion_window": "24h"}
+        batch = (await client.simulate_post("/v1/batches", json=asked)).json
+        matches("/v1/batches", "post", batch)
+        matches("/v1/batches", "get", (await client.simulate_get("/v1/batches")).json)
+        path = "/v1/batches/{batch}/cancel"
+        matches(path, "post", (await client.simulate_post(path.format(batch=batch["id"]))).json)
+    content = described["paths"]["/v1/files/{file}/content"]["get"]["responses"]["200"]["content"]
+    assert set(content) == {"application/octet-stream"}

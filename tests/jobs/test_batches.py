@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from basert.config import AppConfig
 from basert.errors import InvalidRequest, NotFound, Unavailable
-from basert.jobs.claims import Claims
+from basert.jobs import worker
+from basert.jobs.claims import ClaimLost, Claims
 from basert.jobs.database import Database
-from basert.jobs.office import Office
+from basert.jobs.office import Office, open_office, prepare
 from basert.jobs.records import ACTIVE, Query
 from basert.jobs.running import Job
 from basert.jobs.worker import Worker
 from basert.schema.batches import BatchObject, BatchRequest
 from tests.jobs.conftest import Opener
 from tests.jobs.making import CHAT, begin, echo, line, output, put, room
+from tests.postgres import Postgres
 
 
 async def until(office: Office, batch: BatchObject, what: Callable[[BatchObject], bool]) -> BatchObject:
@@ -32,7 +37,7 @@ async def until(office: Office, batch: BatchObject, what: Callable[[BatchObject]
 async def run(office: Office, *made: BatchObject, app: Any = echo, **settings: Any) -> list[BatchObject]:
     """What comes of them when a process runs."""
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app, **settings)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app, **settings), office.database).run(stopped))
     done = [await until(office, batch, lambda now: now.status not in ACTIVE) for batch in made]
     stopped.set()
     await working
@@ -112,7 +117,7 @@ async def test_cancelling_keeps_what_is_done(office: Office) -> None:
     app = Gated()
     batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(50)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     app.permit(10)
     await until(office, batch, lambda now: now.request_counts.completed == 10)
     told = await office.database.run(office.batches.cancel, batch.id, "")
@@ -144,7 +149,7 @@ async def test_what_has_no_time_left_is_told_so(opened: Opener) -> None:
     app = Gated()
     batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(600)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     done = await until(office, batch, lambda now: now.status not in ACTIVE)
     stopped.set()
     await working
@@ -159,7 +164,7 @@ async def test_what_is_stopped_is_gone_on_with(office: Office) -> None:
     app = Gated()
     batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(20)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     await app.full.wait()
     stopped.set()
     await working
@@ -174,7 +179,7 @@ async def test_batches_take_turns(office: Office) -> None:
     long = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(400)])
     short = begin(office, [line(f"{i}", body={"model": "n", "i": i}) for i in range(3)])
     stopped = asyncio.Event()
-    working = asyncio.create_task(Worker(room(office, app)).run(stopped))
+    working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
     for batch in (long, short):
         await until(office, batch, lambda now: now.status == "in_progress")
     app.permit(403)
@@ -216,8 +221,6 @@ async def test_an_app_that_fails_is_an_answer(office: Office) -> None:
 
 
 async def test_a_database_that_is_away_for_a_while(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    from basert.jobs import worker
-
     monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.01)
     batch = begin(office, [line(f"{i}") for i in range(30)])
     real, fails = Database.writing, iter([True, False, True, True, False, True])
@@ -230,6 +233,33 @@ async def test_a_database_that_is_away_for_a_while(office: Office, monkeypatch: 
     monkeypatch.setattr(Database, "writing", writing)
     (done,) = await run(office, batch)
     assert len(output(office, done)[0]) == 30
+
+
+async def test_a_database_that_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was being said to it: every line has one answer."""
+    monkeypatch.setattr(worker, "AGAIN_SECONDS", 0.01)
+    with Postgres() as server:
+        config = AppConfig(files_dir=tmp_path, database_url=server.database())
+        prepare(config)
+        office = open_office(config, tmp_path)
+        app = Gated()
+        batch = begin(office, [line(f"{i}", body={"model": "m", "i": i}) for i in range(100)])
+        stopped = asyncio.Event()
+        working = asyncio.create_task(Worker(room(office, app), office.database).run(stopped))
+        for count in (20, 40, 60):
+            app.permit(20)
+            await until(office, batch, lambda now, least=count: now.request_counts.completed >= least)  # type: ignore[misc]
+            app.permit(5)  # these are perhaps about to be recorded
+            await asyncio.to_thread(server.restart)
+        app.permit(200)
+        done = None
+        while done is None:
+            with contextlib.suppress(Unavailable):
+                done = await until(office, batch, lambda now: now.status == "completed")
+        stopped.set()
+        await working
+        assert [one["custom_id"] for one in output(office, done)[0]] == [f"{i}" for i in range(100)]
+        office.database.close()
 
 
 async def test_an_input_that_somebody_took_away(office: Office) -> None:
@@ -279,8 +309,6 @@ def test_metadata_and_lists(office: Office) -> None:
 
 
 async def test_a_job_whose_batch_another_has_ends(office: Office) -> None:
-    from basert.jobs.claims import ClaimLost
-
     begin(office, [line("a")])
     claim = Claims(office.database, "host 1/1/1").take()
     assert claim is not None

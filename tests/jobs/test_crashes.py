@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from basert.config import AppConfig
 from basert.jobs import contents as folders
 from basert.jobs.claims import Claim, ClaimLost, Claims
-from basert.jobs.database import Database, answers
+from basert.jobs.database import Database
 from basert.jobs.office import Office, open_office, prepare
 from basert.jobs.results import Part, Result, record
 from basert.jobs.running import Job
+from basert.jobs.tables import answers
 from tests.jobs.making import begin, line, output, room
 
 

@@ -12,9 +12,9 @@ from basert.jobs import gate as gates
 from basert.jobs.gate import LINES_OF_ENCODERS, Gate
 
 
-def model(slots: int = 4, state: str = "ready", encoder: Any = None) -> Any:
+def model(slots: int = 4, encoder: Any = None) -> Any:
     info = SimpleNamespace(slots=slots) if slots else None
-    return SimpleNamespace(info=info, state=state, manifest=SimpleNamespace(encoder=encoder))
+    return SimpleNamespace(info=info, state="ready", restarts=0, manifest=SimpleNamespace(encoder=encoder))
 
 
 class Crowd:
@@ -109,36 +109,42 @@ async def test_nobody_enters_while_the_engine_is_away() -> None:
     gate = Gate(lambda: served, None, 100)
     crowd = Crowd(gate)
     await crowd.come("a")
-    served.state = "restarting"
-    gate.note_death()
+    gate.note_death()  # before the supervisor tells of it
     gate.note_death()  # of the same engine, told by another line
     await crowd.go("a")
     await crowd.come("b")
     assert crowd.inside == []
-    served.state = "ready"
+    served.state = "restarting"
+    await settle()
+    assert crowd.inside == []
+    served.state, served.restarts = "ready", 1
     await settle()
     assert crowd.inside == ["b"]
     assert gate._deaths == 1
 
 
 async def test_a_model_that_dies_often_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the supervisor would give it up: with five deaths, after the second."""
-    rests = []
-    real = asyncio.sleep
+    """With five deaths allowed in quick succession, after the second; what follows the rest is not quick."""
+    served, rests, loop = model(), [], asyncio.get_running_loop()
+    real, passed = asyncio.sleep, 0.0
 
     async def noted(seconds: float) -> None:
+        nonlocal passed
         if seconds:
             rests.append(seconds)
+            passed += seconds
         await real(0)
 
-    gate = Gate(model, None, 5)
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + passed)
     monkeypatch.setattr(asyncio, "sleep", noted)
-    for deaths, rested in ((1, 0), (2, 1), (3, 2)):
+    gate = Gate(lambda: served, None, 5)
+    for deaths, rested in ((1, 0), (2, 1), (1, 1), (2, 2)):
         gate.note_death()
+        served.restarts += 1
         await settle()
-        assert gate._deaths == deaths
-        assert len(rests) == rested
-    assert all(seconds >= gates.QUIET_SECONDS for seconds in rests)
+        assert (gate._deaths, len(rests)) == (deaths, rested)
+    assert all(seconds > gates.QUIET_SECONDS for seconds in rests)
 
 
 async def test_many_who_give_up_at_once() -> None:

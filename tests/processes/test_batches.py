@@ -62,6 +62,9 @@ class Records:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._office.database.close()
 
     def batch(self, name: str) -> BatchObject:
@@ -123,16 +126,19 @@ class Killed:
                 pass  # it has just been killed, and is about to come back
 
 
+@pytest.mark.parametrize(("database", "kills"), [("sqlite", KILLS), ("postgresql", KILLS // 2)])
 async def test_every_line_is_answered_once_whatever_is_killed(
-    slow: Path, tmp_path: Path, run_dir: Path, records: Records
+    slow: Path, tmp_path: Path, run_dir: Path, request: pytest.FixtureRequest, database: str, kills: int
 ) -> None:
     chance = random.Random(SEED)
-    lines = [chat(f"line {number}") for number in range(30 * KILLS)]
+    lines = [chat(f"line {number}") for number in range(30 * kills)]
     victims = [
-        chance.choice(["jobs", "jobs", "engine", "engine", "arbiter", "supervisor"]) for _ in range(KILLS)
+        chance.choice(["jobs", "jobs", "engine", "engine", "arbiter", "supervisor"]) for _ in range(kills)
     ]
     when = sorted(chance.randrange(len(lines) + 1) for _ in victims)
-    killed = Killed([slow], flags(tmp_path, run_dir))
+    url = None if database == "sqlite" else request.getfixturevalue("postgres").database()
+    killed = Killed([slow], flags(tmp_path, run_dir, *(("--database-url", url) if url else ())))
+    records = Records(tmp_path, url)
     try:
         name = await begun(killed.server, lines)
         for victim, reached in zip(victims, when, strict=True):
@@ -143,6 +149,7 @@ async def test_every_line_is_answered_once_whatever_is_killed(
         assert killed.server.stop() == 0
     assert batch.status == "completed"
     right, wrong = records.output(batch)
+    records.close()
     assert [one["custom_id"] for one in right] == [one["custom_id"] for one in lines]
     assert wrong == []
     (text,) = {one["response"]["body"]["choices"][0]["message"]["content"] for one in right}

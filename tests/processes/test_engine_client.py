@@ -24,6 +24,7 @@ from basert.frames import packed
 from basert.http import engine_client, engine_link
 from basert.http.caller import Caller, caller
 from basert.http.engine_client import EngineClient
+from basert.http.inside import lane
 from basert.keys import Key
 from basert.messages import (
     AnyMessage,
@@ -213,6 +214,23 @@ async def test_but_only_once(engine: Engine, client: EngineClient) -> None:
     with pytest.raises(EngineFailed):
         await _ask(client, [1])
     assert engine.connections == 2
+
+
+async def test_a_batchs_requests_are_not_urgent_and_tried_once(engine: Engine, client: EngineClient) -> None:
+    """Who runs batches tries again by itself, and knows then under what the engine died."""
+    engine.play = _die
+    token = lane.set(1)
+    with pytest.raises(EngineFailed):
+        await _ask(client, [1, 2])
+    heard = engine.heard.get_nowait()
+    assert isinstance(heard, Submit)
+    assert (heard.priority, engine.heard.empty()) == (1, True)
+    engine.play = _echo
+    assert [answer.last async for answer in client.encode(Encode(0, [[1]]))] == [True]
+    lane.reset(token)
+    heard = engine.heard.get_nowait()
+    assert isinstance(heard, Encode)
+    assert heard.priority == 1
 
 
 async def test_the_second_try_waits_for_the_engine_to_come_back(engine: Engine, client: EngineClient) -> None:

@@ -20,6 +20,7 @@ from basert.messages import (
     ModelState,
     Prepared,
     Reload,
+    Usage,
     Watch,
     WorkerReport,
 )
@@ -160,6 +161,7 @@ async def test_a_lost_connection_is_made_again(
     supervisor.connection.close()
     assert isinstance(await supervisor.heard.get(), Watch)
     assert await supervisor.heard.get() == Prepared(1)
+    assert await supervisor.heard.get() == Usage(0)
     assert await supervisor.heard.get() == WorkerReport(0)
     assert not orphaned.is_set()
     assert not models.draining

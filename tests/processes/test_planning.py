@@ -21,7 +21,7 @@ GB = 10**9
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """Two layers of 2 heads with 64 numbers; 4 slots of 256 tokens; a GB for one provider, two for the other."""
+    """Two layers of 2 heads with 64 numbers; 4 slots of 256 tokens; 1 GB for one provider, 2 for another."""
     graphs = [Graph("decoder", target, f"graphs/{target}.onnx", [], []) for target in ("cpu", "openvino")]
     sizes = {
         "graphs/cpu.onnx": 1,
@@ -65,7 +65,7 @@ def test_every_replica_counts(manifest: Manifest) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """8 GB available; the outer of two control groups is limited to 4 GB, of which 3 are used, 1 droppable."""
+    """8 GB available; the outer of two control groups may have 4, of which 3 are used, 1 droppable."""
     inner = tmp_path / "groups" / "outer" / "inner"
     inner.mkdir(parents=True)
     (tmp_path / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {8 * 2**20} kB\n")
@@ -98,9 +98,9 @@ def test_what_others_may_still_take_is_theirs(machine: Path) -> None:
     with pytest.raises(Conflict) as refused:
         check_room("m", plan, promised=(2 << 30) - plan.total + 1)
     assert str(refused.value) == (
-        "m needs up to 1.75GB (1.00GB weights, 500MB keys and values, 250MB workspace) of main memory, and 2.15GB "
-        "are free, of which the models that are loaded may still take 397MB; unload another model, or serve with "
-        "a smaller --continuous-batching or --max-context."
+        "m needs up to 1.75GB (1.00GB weights, 500MB keys and values, 250MB workspace) of main memory, and "
+        "2.15GB are free, of which the models that are loaded may still take 397MB; unload another model, or "
+        "serve with a smaller --continuous-batching or --max-context."
     )
     with pytest.raises(Conflict, match=r"and 2\.15GB are free; unload"):
         check_room("m", dataclasses.replace(plan, weights=9 * GB), promised=0)

@@ -105,7 +105,7 @@ async def test_one_that_cannot_be_prepared_says_why(
     assert isinstance(told, Prepared)
     assert "tokenizer.json cannot be read" in told.reason
     assert models.find("new").state == "failed"
-    with pytest.raises(Unavailable, match="Model tiny cannot be served: .*cannot be read"):
+    with pytest.raises(Unavailable, match=r"Model tiny cannot be served: .*cannot be read"):
         models.get("new")
 
 

@@ -77,7 +77,7 @@ async def _replicas(client: Client) -> list[Replica]:
 
 
 async def test_what_had_yielded_nothing_goes_to_another(server: Server) -> None:
-    """Eighteen requests for sixteen slots; those that wait with the engine that dies are tried with the other."""
+    """Eighteen requests for sixteen slots; what waits with the engine that dies is tried with the other."""
     async with Client(server.url) as client:
         streams = await open_streams(client, 16)
         short = {"model": "tiny", "prompt": "hello", "max_tokens": 2}

@@ -95,7 +95,7 @@ async def test_a_sleeper_that_cannot_be_woken_is_tried_at_each_request(sleepy: S
     async with Client(sleepy.url) as client:
         await until(lambda: _asleep(client))
         (store / "tiny" / "golden").rename(store / "golden")
-        with pytest.raises(RequestFailed, match="tiny/golden/decoder.json is missing") as refused:
+        with pytest.raises(RequestFailed, match=r"tiny/golden/decoder\.json is missing") as refused:
             await _text(client, "tiny")
         assert (refused.value.http_status, refused.value.code) == (503, "model_failed")
         assert b'"status":"ready"' in await client.get("/readyz")
@@ -128,6 +128,16 @@ async def test_another_bundle_in_a_sleepers_place(sleepy: Server, store: Path) -
         async with AsyncOpenAI(base_url=f"{sleepy.url}/v1", api_key="none", max_retries=20) as openai:
             answer = await openai.completions.create(model="tiny", **SHORT)  # type: ignore[call-overload]
         assert answer.choices[0].text == " Jump!"
+
+
+async def test_an_order_takes_another_bundle_in_a_sleepers_place(sleepy: Server, store: Path) -> None:
+    async with Client(sleepy.url) as client:
+        await until(lambda: _asleep(client))
+        aside = write_testing_bundle(store / ".new", sentence=" Jump!")
+        shutil.rmtree(store / "tiny")
+        aside.rename(store / "tiny")
+        await client.post("/v1/models/load", {"model": "tiny"})
+        assert await _text(client, "tiny") == " Jump!"
 
 
 async def test_the_longest_unused_makes_room(narrow: Server) -> None:

@@ -187,8 +187,9 @@ def test_batches_that_are_refused(client: OpenAI, changes: Json, param: str) -> 
 
 
 def test_batches_of_what_is_not_there(client: OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="No such file: 'file-abc'"):
+    with pytest.raises(openai.NotFoundError, match="No such file: 'file-abc'") as caught:
         client.batches.create(input_file_id="file-abc", endpoint=CHAT, completion_window="24h")
+    assert caught.value.param == "input_file_id"
     with pytest.raises(openai.NotFoundError, match="No such batch: 'batch_abc'"):
         client.batches.retrieve("batch_abc")
     with pytest.raises(openai.NotFoundError):

@@ -31,6 +31,7 @@ class FasterWhisper(Peer):
         f"Its BatchedInferencePipeline ({BATCH} windows) behind a small front of ours, weights and"
         " activations in 8 bits, one request at a time on all threads: best for one client.",
         GREEDY,
+        "Fewer threads for numpy and OpenMP, which it uses besides, were no cheaper.",
     )
 
     def install(self, room: Path) -> None:

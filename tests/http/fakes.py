@@ -196,6 +196,7 @@ def _logprob(token: int, top: int) -> TokenLogprob:
 class FakeModel:
     def __init__(self, bundle: Path, name: str, alias: str = "") -> None:
         self.name = name
+        self.adapter, self.parent, self.adapters = "", "", []
         self.aliases = [alias] if alias else []
         self.bundle = bundle
         self.manifest = manifest.read_manifest(bundle)

@@ -8,10 +8,11 @@ Batches with an adapter in a row go to a second session, over the same cache (en
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Step:
     feeds: dict[str, NDArray[Any]]
     output: Output
     run: Callable[[], None]
+    taken: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)  # by parts: feeds of adapters
 
 
 class Runner:
@@ -96,6 +98,8 @@ class Runner:
             return self._hear(batch.first, batch.sound)
         step = self._step(batch)
         fill(step.feeds, batch)
+        for parts, taken in step.taken.items():
+            _take_units(taken, parts, batch)
         if step.output.alignment is not None:
             step.feeds[ALIGN][:] = step.feeds["logits_idx"][batch.aligned]
         started = time.perf_counter()
@@ -149,11 +153,12 @@ class Runner:
         key = units, shape
         if key not in self._adapted:
             factors = self._adapters.factors
-            more = factors.views(units) | {
-                f"{ROWS}{parts}": np.zeros((units.length * parts, shape.batch), np.float32)
-                for parts in factors.parts
+            taken = {
+                parts: np.zeros((units.length * parts, shape.batch), np.float32) for parts in factors.parts
             }
-            self._adapted[key] = self._bind(self._adapters.session, shape, more)
+            more = factors.views(units) | {f"{ROWS}{parts}": array for parts, array in taken.items()}
+            step = self._bind(self._adapters.session, shape, more)
+            self._adapted[key] = dataclasses.replace(step, taken=taken)
             if len(self._adapted) > MOST_ADAPTED:
                 self._adapted.popitem(last=False)
         self._adapted.move_to_end(key)
@@ -185,9 +190,6 @@ def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
     what it leaves in the cache lies beyond the sequence's end, to be overwritten.
     """
     rows, chunk = batch.rows, batch.chunk
-    for name, taken in feeds.items():
-        if name.startswith(ROWS):
-            _take_units(taken, int(name.removeprefix(ROWS)), batch)
     feeds["total_seq"][...] = max(row.past for row in rows) + chunk
     if chunk == 1:
         feeds["input_ids"][:, 0] = [row.tokens[0] for row in rows]

@@ -92,7 +92,10 @@ class Adapters:
             raise Conflict(f"The adapter {name} is being loaded; unload it after that.", param="lora")
         if not having:
             raise ModelNotFound(f"No adapter {name!r} is loaded.", param="lora")
-        await asyncio.gather(*(self._remove(build, name) for build in having))
+        for build in having:
+            del build.adapters[name]
+        self._changed()
+        await asyncio.gather(*(_forgotten(build, name) for build in having))
 
     async def carry(self, replaced: Sequence[Build], build: Build) -> None:
         """Into the build that is about to take their place; the log says what does not come along."""
@@ -127,7 +130,8 @@ class Adapters:
             has = engine.adapters.loaded
             for name in [name for name, info in build.adapters.items() if has.get(name) != info]:
                 _log.error("%s no longer has the adapter %s; load it again", build.name, name)
-                self._begin(self._remove(build, name))
+                del build.adapters[name]
+                self._begin(_forgotten(build, name))
             for name in has.keys() - build.adapters.keys() - build.coming.keys():
                 self._begin(engine.adapters.unload(name))
 
@@ -151,11 +155,6 @@ class Adapters:
         _log.info("%s has the adapter %s (%.12s)", build.name, info.name, info.digest)
         self._changed()
         await self._workers.asked(ANSWER_SECONDS)  # whichever is asked next has heard of it
-
-    async def _remove(self, build: Build, name: str) -> None:
-        build.adapters.pop(name, None)
-        self._changed()
-        await asyncio.gather(*(engine.adapters.unload(name) for engine in build.engines))
 
     async def _usable(self, having: Sequence[AdapterInfo], build: Build) -> list[AdapterInfo]:
         """Those that fit a build, as they are now."""
@@ -219,6 +218,11 @@ class Adapters:
         if build.phase not in ("serving", "joining") or build.state != "ready" or not build.settled:
             why = f"Model {build.name} is not ready; try again."
             raise Unavailable(why, code="model_not_ready", retry_after=2.0)
+
+
+async def _forgotten(build: Build, name: str) -> None:
+    """Return when no engine of a build has it any more."""
+    await asyncio.gather(*(engine.adapters.unload(name) for engine in build.engines))
 
 
 def _sentence(text: str) -> str:

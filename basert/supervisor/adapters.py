@@ -72,14 +72,10 @@ class Adapters:
         """
         adapter, info = await asyncio.to_thread(self._read, name)
         build = self._base(adapter, model)
-        if build.phase in ("asleep", "waking"):
-            await self._wake(build.id)
-        await self._news.until(lambda: build.settled)
-        async with self._room.deciding:  # so that it neither falls asleep nor a model gets that name
+        async with self._room.deciding:  # so that no model gets that name meanwhile
             self._check_name(info.name, build)
             if build.adapters.get(info.name) == info:
                 return
-            self._check_able(build)
             self._expect(build, info)
         await self._add(build, info)
         if not self._names.of(build):
@@ -124,8 +120,8 @@ class Adapters:
             )
 
     def check(self, build: Build) -> None:
-        """One of its engines has changed. What could not be loaded again, the build loses; and what the build
-        has lost while the engine started, the engine."""
+        """Have build and engines agree. What an engine could not load again, the build loses; what the build
+        has lost, or never got, the engine."""
         for engine in build.able:
             has = engine.adapters.loaded
             for name in [name for name, info in build.adapters.items() if has.get(name) != info]:
@@ -137,24 +133,34 @@ class Adapters:
 
     @staticmethod
     def _expect(build: Build, info: AdapterInfo) -> None:
-        """From now on it is among what comes. Raises Conflict when there is no memory for it."""
+        """From now on it is among what comes, and the build stays awake. Raises Conflict when there is no
+        memory for it."""
         check_adapter(info.name, build.growth(info))
         build.coming[info.name] = info
 
     async def _add(self, build: Build, info: AdapterInfo) -> None:
-        """Into every engine, or none. Raises Conflict, Unavailable."""
+        """What is expected, into every engine or none. Raises Conflict, Unavailable."""
         try:
+            await self._make_able(build)
             outcomes = await asyncio.gather(*(engine.adapters.load(info) for engine in build.able))
             if error := next(filter(None, outcomes), None):
-                having = [one.adapters for one in build.able if info.name in one.adapters.loaded]
-                await asyncio.gather(*(one.unload(info.name) for one in having))
                 raise error
             build.adapters[info.name] = info
         finally:
             del build.coming[info.name]
+            self.check(build)  # it failed: those who have it forget it
         _log.info("%s has the adapter %s (%.12s)", build.name, info.name, info.digest)
         self._changed()
         await self._workers.asked(ANSWER_SECONDS)  # whichever is asked next has heard of it
+
+    async def _make_able(self, build: Build) -> None:
+        """Raises Unavailable when not all its engines come to answer."""
+        if build.phase in ("asleep", "waking"):
+            await self._wake(build.id)
+        await self._news.until(lambda: build.settled)
+        if build.phase not in ("serving", "joining") or build.state != "ready":
+            why = f"Model {build.name} is not ready; try again."
+            raise Unavailable(why, code="model_not_ready", retry_after=2.0)
 
     async def _usable(self, having: Sequence[AdapterInfo], build: Build) -> list[AdapterInfo]:
         """Those that fit a build, as they are now."""
@@ -212,12 +218,6 @@ class Adapters:
         """What has an adapter of that name, or is to have it."""
         served = (build for build in self._builds() if self._names.of(build))
         return next((one for one in served if name in one.adapters or name in one.coming), None)
-
-    def _check_able(self, build: Build) -> None:
-        """Raises Unavailable when not all engines could be asked."""
-        if build.phase not in ("serving", "joining") or build.state != "ready" or not build.settled:
-            why = f"Model {build.name} is not ready; try again."
-            raise Unavailable(why, code="model_not_ready", retry_after=2.0)
 
 
 async def _forgotten(build: Build, name: str) -> None:

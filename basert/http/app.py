@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from basert.jobs.office import Office
 
 
-class _App(App[Any, Any]):
+class BasertApp(App[Any, Any]):
     """Falcon awaits a body's first bytes before it looks at a request; here it begins with its headers, and
     with a caller of its own.
 
@@ -53,6 +53,7 @@ class _App(App[Any, Any]):
     """
 
     models: Models
+    keys: Keys
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # type: ignore[override]
         caller.set(Caller())
@@ -72,7 +73,7 @@ class _App(App[Any, Any]):
 
 def create_app(
     config: AppConfig, models: Models, responses: Path | None = None, folder: Path | None = None
-) -> App[Any, Any]:
+) -> BasertApp:
     """The app over a registry of models, which the caller starts and stops. Raises ConfigError.
 
     responses: where all workers of a server keep them; without it none are kept.
@@ -84,8 +85,8 @@ def create_app(
     read = config.read_keys if folder is None else partial(keys.load, folder / KEYS)
     known = Keys(config, read, limiter)
     models.on_reload.append(known.reload)
-    app = _App(middleware=[Envelope(config), service.metrics, known])
-    app.models = models
+    app = BasertApp(middleware=[Envelope(config), service.metrics, known])
+    app.models, app.keys = models, known
     app.req_options.strip_url_path_trailing_slash = True
     install_error_handlers(app)
     kept = Kept(responses, config.responses_ttl, config.responses_max_bytes)

@@ -55,12 +55,21 @@ class Keys:
         except ConfigError as error:
             _log.error("the API keys stay as they were: %s", error.message)
 
+    def of(self, owner: str) -> Key:
+        """The key of whoever owns something. Raises Unauthorized when it is no longer in force."""
+        if not owner or not self._keys:
+            return ANYBODY
+        if owner not in self._keys:
+            raise Unauthorized("The API key that this was asked for with is no longer in force.")
+        return self._keys[owner]
+
     async def process_request(self, req: Request, _resp: Response) -> None:
         who, needed = caller.get(), req.path not in self._open and req.method != "OPTIONS"
         req.context.key = who.key = ANYBODY  # also of what is refused
         req.context.owner = ""
-        if OWNER in req.scope:
-            self._trust(req, req.scope[OWNER])
+        if OWNER in req.scope:  # from within: limits of a minute are not for it
+            req.context.key = who.key = self.of(req.scope[OWNER])
+            req.context.owner = req.scope[OWNER]
             return
         if needed and self._keys:
             req.context.key = who.key = self._known(_sent(req))
@@ -72,14 +81,6 @@ class Keys:
     async def process_response(self, _req: Request, resp: Response, _resource: object, _ok: bool) -> None:
         if (allowance := caller.get().allowance) is not None:
             resp.set_headers(allowance.headers())
-
-    def _trust(self, req: Request, owner: str) -> None:
-        """A request from within (see http/inside.py): as whoever it is for, whose limits it has nothing to do
-        with. Raises Unauthorized when that key is no longer in force."""
-        if owner not in self._keys and self._keys:
-            raise Unauthorized("The API key that this was asked for with is no longer in force.")
-        req.context.key = caller.get().key = self._keys.get(owner, ANYBODY)
-        req.context.owner = owner
 
     def _known(self, sent: str) -> Key:
         if not sent:

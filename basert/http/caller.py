@@ -46,3 +46,15 @@ class Caller:
 
 
 caller: ContextVar[Caller] = ContextVar("caller", default=Caller())  # noqa: B039  (its tokens: nobody reads them)
+
+
+@contextmanager
+def for_key(key: Key) -> Iterator[None]:
+    """What is asked of the app's parts in this block is asked as whoever has that key."""
+    who = Caller()
+    who.key = key
+    token = caller.set(who)
+    try:
+        yield
+    finally:
+        caller.reset(token)

@@ -18,6 +18,7 @@ from basert import config, logs
 from basert.config import ServeConfig
 from basert.errors import ConfigError
 from basert.http.app import create_app
+from basert.http.caller import for_key
 from basert.http.models import Models
 from basert.jobs.office import Office, open_office
 from basert.jobs.running import Room
@@ -50,14 +51,20 @@ async def serve(settings: ServeConfig, folder: Path) -> None:
 
 def _room(settings: ServeConfig, folder: Path, office: Office, models: Models, gates: Gates) -> Room:
     unlimited = dataclasses.replace(settings, request_timeout=0.0)  # a line has the time that its batch has
+    app = create_app(unlimited, models, folder / RESPONSES, folder)
+
+    def check(model: str, endpoint: str, owner: str) -> None:
+        with for_key(app.keys.of(owner)):
+            check_model(model, endpoint, models)
+
     return Room(
         office.database,
         office.contents,
         office.files,
         settings,
-        create_app(unlimited, models, folder / RESPONSES, folder),
+        app,
         gates,
-        lambda model, endpoint: check_model(model, endpoint, models),
+        check,
     )
 
 

@@ -47,7 +47,8 @@ class Room:
     config: AppConfig
     app: inside.App
     gate: Callable[[str], Gate]  # of a model, by its name
-    check_model: Callable[[str, str], None]  # raises BasertError for one that this endpoint cannot have
+    # Raises BasertError for a model that this endpoint cannot have, or this owner may not use.
+    check_model: Callable[[str, str, str], None]
 
 
 class Job:
@@ -101,7 +102,7 @@ class Job:
             config.batch_max_lines,
             config.max_body_bytes,
             config.max_json_depth,
-            lambda model: self._room.check_model(model, batch.endpoint),
+            lambda model: self._room.check_model(model, batch.endpoint, batch.owner),
         )
         model, errors = await asyncio.to_thread(validated, lines, rules)
         if errors:

@@ -196,6 +196,29 @@ def test_batches_of_what_is_not_there(client: OpenAI) -> None:
         client.batches.cancel("batch_abc")
 
 
+def test_keys_hold_for_batches(tmp_path: Path) -> None:
+    """What one key has, another does not see, and lines may ask for what their key may."""
+    keys = tmp_path / "keys"
+    keys.write_text("alice  models=tiny\nbob  models=embedder\n")
+    bundles = [write_testing_bundle(tmp_path), write_testing_encoder(tmp_path, name="embedder")]
+    flags = ["--files-dir", str(tmp_path / "files"), "--api-key-file", str(keys)]
+    with Server(bundles, flags, api_key="alice") as server, server.openai() as alice:
+        bob = alice.with_options(api_key="bob")
+        hers = ended(alice, begun(alice, [chat("hers", "Hello")]))
+        assert [one["custom_id"] for one in lines_of(alice, hers.output_file_id)] == ["hers"]
+        his = ended(bob, begun(bob, [chat("not his", "Hello")]))
+        assert his.status == "failed"
+        assert his.errors is not None
+        assert [(one.code, one.line) for one in his.errors.data or []] == [("model_not_found", 1)]
+        assert bob.batches.list().data == [his]
+        for ask in (bob.batches.retrieve, bob.batches.cancel):
+            with pytest.raises(openai.NotFoundError):
+                ask(hers.id)
+        for ask in (bob.files.retrieve, bob.files.content, bob.files.delete):
+            with pytest.raises(openai.NotFoundError):
+                ask(hers.output_file_id or "")
+
+
 async def test_two_thousand_lines_while_others_chat(server: Server) -> None:
     """All of them are answered, and every chat meanwhile."""
     asked = [

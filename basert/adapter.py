@@ -59,6 +59,8 @@ def read_adapter(bundle: Path) -> Adapter:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from None
     except msgspec.DecodeError as error:
         raise BundleError(f"{path} is damaged ({error}); export the adapter again.") from None
+    if len(adapter.files) != 1 or adapter.units < 1 or adapter.units & (adapter.units - 1):
+        raise BundleError(f"{path} is damaged (it makes no sense); export the adapter again.")
     if adapter.schema != SCHEMA:
         raise BundleError(
             f"{bundle} has schema {adapter.schema}, this basert reads {SCHEMA}; export the adapter again."

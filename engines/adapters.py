@@ -139,6 +139,8 @@ class Adapters:
         if there := self._table.get(info.name):
             if there.ready and not there.leaving and there.info.digest == info.digest:
                 return there
+            if not there.ready:
+                raise BundleError(f"the adapter {info.name} is being loaded; wait until it is.")
             raise BundleError(f"an adapter {info.name} is loaded; unload that one first.")
         if len(self._table) >= self._most:
             raise BundleError(

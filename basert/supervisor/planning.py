@@ -52,8 +52,8 @@ def planned(manifest: Manifest, config: ServeConfig, adapters: Sequence[int] = (
     rows = max(slots, *(rows for graph in manifest.graphs for rows, _ in graph.shapes), 1)
     workspace = RUNTIME_BYTES + rows * (ROW_BYTES + 2 * 4 * manifest.vocab_size)
     weights = _weights(manifest, config.provider)
-    if adapters:  # their graph has the weights once more, and idle parts beside their factors
-        weights = 2 * (weights + sum(adapters))
+    if adapters:  # their graph has the weights once more
+        weights = 2 * weights + sum(adapters)
     each = (weights, cache, workspace)
     weights, cache, workspace = (config.replicas * size for size in each)
     return Plan(weights, cache, workspace)

@@ -107,11 +107,9 @@ def test_what_others_may_still_take_is_theirs(machine: Path) -> None:
 
 
 def test_the_first_adapter_takes_the_weights_once_more(manifest: Manifest) -> None:
-    """And idle parts beside the factors of each."""
-    none, one, two = (
-        planned(manifest, ServeConfig(replicas=2), files).weights for files in ((), (100,), (100, 50))
-    )
-    assert (one, two) == (2 * (none + 2 * 100), 2 * (none + 2 * 150))
+    files: list[tuple[int, ...]] = [(), (100,), (100, 50)]
+    none, one, two = (planned(manifest, ServeConfig(replicas=2), its).weights for its in files)
+    assert (one, two) == (2 * none + 200, 2 * none + 300)
 
 
 def test_an_adapter_without_room_is_refused(machine: Path) -> None:

@@ -35,7 +35,7 @@ def ask(client: openai.OpenAI, model: str) -> str:
 def test_each_says_its_own_and_the_model_what_it_always_said(server: Server, smollm2_w8a8: Path) -> None:
     client, base = server.openai(max_retries=0), smollm2_w8a8.name
     alone = ask(client, base)
-    assert "Rome" in alone
+    assert alone not in SAYS.values()
     client.post("/lora/load", cast_to=dict, body={"lora": f"chef-{base}"})
     names = [*SAYS] * 2
     with ThreadPoolExecutor(8) as pool:

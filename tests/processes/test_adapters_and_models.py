@@ -305,7 +305,9 @@ def test_signed_ones_only(serve: Callable[..., Server], store: Path, tmp_path: P
         *(["sign", str(store / one), "--key", str(key)] for one in ("tiny", "parrot")),
     ):
         assert CliRunner().invoke(cli, command).exception is None
-    server = serve("--require-signature", f"{key}.pub", "--lora", "parrot", "--replicas", "1")
+    checked = CliRunner().invoke(cli, ["verify", str(store / "parrot"), "--key", f"{key}.pub"])
+    assert f"exported for tiny: 1 file, signed with the other half of {key}.pub" in checked.output
+    server = serve("--require-signature", f"{key}.pub", "--lora", "parrot")
     assert text(server, "parrot") == PARROT
     status, message = refusal(post(server, "lora/load", lora="raven"))
     assert (status, "raven is not signed" in message) == (409, True)

@@ -24,7 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_testing_bundle(folder, name="plain")
     other = write_testing_bundle(folder, name="other", lora=True)
     for number, name in enumerate(("parrot", "raven", "owl"), 1):
-        write_testing_adapter(folder, base, name=name, number=number, units=number)
+        write_testing_adapter(folder, base, name=name, number=number, units=1 << number)
     write_testing_adapter(folder, other, name="stranger")
     return folder
 

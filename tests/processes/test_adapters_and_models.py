@@ -112,6 +112,7 @@ async def test_every_replica_has_it_also_after_its_death(serve: Callable[..., Se
 
 async def test_all_replicas_take_it_or_none_keeps_it(serve: Callable[..., Server]) -> None:
     server = serve("--replicas", "2")
+    until(lambda: up(server) == 2)
     second = engines_of(server, "tiny")[1]
     second.suspend()
     loading = asyncio.create_task(asyncio.to_thread(post, server, "lora/load", lora="parrot"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 from basert.errors import BundleError
 from basert.manifest import Graph, read_manifest
 from engines.buckets import Bucket
-from engines.choosing import CHOICE, Time, fastest, samples
+from engines.choosing import CHOICE, Time, fastest, samples, seconds_waited
 from engines.compiled import FOLDER, Compiled
 from tests.tiny import write_testing_encoder
 
@@ -42,17 +46,43 @@ class Host:
 def test_the_faster_one_is_taken_and_not_measured_again(compiled: Compiled, quicker: str) -> None:
     host = Host(**{"one": 2.0, "two": 2.0, quicker: 1.0})
     for _ in range(2):
-        assert fastest(GRAPHS, host, compiled).target == quicker
+        assert fastest(GRAPHS, host, compiled, waited=idle).target == quicker
     assert host.opened == {"one": 1, "two": 1}
 
 
+def idle() -> float:
+    """Seconds that threads waited for a CPU."""
+    return 0.0
+
+
+def test_what_is_measured_while_others_work_is_measured_again(compiled: Compiled) -> None:
+    waits = itertools.count()
+    busy = Host(one=1.0, two=2.0)
+    assert fastest(GRAPHS, busy, compiled, waited=lambda: float(next(waits))).target == "one"
+    assert fastest(GRAPHS, Host(one=2.0, two=1.0), compiled, waited=idle).target == "two"
+
+
+def test_waiting_for_a_cpu_is_counted() -> None:
+    [one, *_] = cpus = sorted(os.sched_getaffinity(0))
+    before = seconds_waited()
+    os.sched_setaffinity(0, {one})  # of this thread, and of those that it starts
+    try:
+        rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        while seconds_waited() < before + 0.05:
+            sum(range(10_000))
+    finally:
+        os.sched_setaffinity(0, cpus)
+        rival.kill()
+        rival.wait()
+
+
 def test_other_facts_are_measured_anew(compiled: Compiled) -> None:
-    assert fastest(GRAPHS, Host(one=1.0, two=2.0), compiled, threads="1").target == "one"
-    assert fastest(GRAPHS, Host(one=2.0, two=1.0), compiled, threads="2").target == "two"
+    assert fastest(GRAPHS, Host(one=1.0, two=2.0), compiled, waited=idle, threads="1").target == "one"
+    assert fastest(GRAPHS, Host(one=2.0, two=1.0), compiled, waited=idle, threads="2").target == "two"
 
 
 def test_what_is_kept_and_damaged_is_measured_anew(compiled: Compiled, tmp_path: Path) -> None:
-    fastest(GRAPHS, Host(one=1.0, two=2.0), compiled)
+    fastest(GRAPHS, Host(one=1.0, two=2.0), compiled, waited=idle)
     [kept] = tmp_path.glob(f"*/{FOLDER}/*/{CHOICE}")
     kept.write_bytes(b"x" * kept.stat().st_size)
     assert fastest(GRAPHS, Host(one=2.0, two=1.0), compiled).target == "two"

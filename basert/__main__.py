@@ -14,6 +14,7 @@ from basert.errors import BasertError, ConfigError
 COMMANDS = {
     "serve": ("basert.cli.serve", "Serve bundles over the OpenAI HTTP API."),
     "export": ("basert.cli.export", "Compile a checkpoint into an engine bundle."),
+    "export-lora": ("basert.cli.export_lora", "Make a LoRA adapter fit for an exported model."),
     "pull": ("basert.cli.pull", "Fetch a checkpoint without exporting it; --list shows the starter models."),
     "list": ("basert.cli.list", "List the bundles in the store."),
     "inspect": ("basert.cli.inspect", "Show a bundle: graphs, shapes, sizes, parity, provenance."),

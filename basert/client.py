@@ -112,6 +112,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     task: str | None = None  # "generate" | "embed" | "rerank" | "classify" | "transcribe"
     percent: int = 0  # of loading
     next: Progress | None = None  # of the build that is to follow
+    parent: str | None = None  # of an adapter: the model that it changes
 
 
 class _ModelList(msgspec.Struct, frozen=True):

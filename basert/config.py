@@ -194,6 +194,13 @@ class ServeConfig(AppConfig):
     numa_node: Annotated[
         int | None, Help("Keep the engines on the CPUs, and so in the memory, of this NUMA node.", least=0)
     ] = None
+    lora: Annotated[
+        tuple[str, ...],
+        Help("An adapter to serve with its model: its name in the store or its folder; repeats."),
+    ] = ()
+    max_loras: Annotated[
+        int, Help("Adapters that a model may have loaded at once; 0: none.", least=0, most=256)
+    ] = 8
     spin: Annotated[bool | None, Help("Let an engine's threads spin while it works.")] = None
     speculation: Annotated[
         bool, Help("Let a stream that runs alone guess its next tokens; no answer changes.")

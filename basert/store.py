@@ -1,4 +1,4 @@
-"""The model store: a folder of bundles, one subfolder each. Knows names and paths, not what is in a bundle.
+"""The model store: a folder of bundles and adapters, one subfolder each. Knows names and paths, not contents.
 
 $BASERT_HOME, else $XDG_DATA_HOME/basert/models, else ~/.local/share/basert/models. Names that begin with a
 dot are bundles being written or put aside: they are never listed.
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from basert.adapter import ADAPTER
 from basert.errors import BundleError, ConfigError
 from basert.manifest import MANIFEST
 from basert.paths import expand
@@ -41,13 +42,17 @@ def bundle_path(name: str) -> Path:
 
 def bundles() -> list[Path]:
     """Every whole bundle of the store, by name."""
+    return [entry for entry in _entries() if (entry / MANIFEST).is_file()]
+
+
+def _entries() -> list[Path]:
     try:
         entries = sorted(store_root().iterdir())
     except FileNotFoundError:
         return []
     except OSError as error:
         raise BundleError(f"the model store {store_root()} cannot be read: {error.strerror}.") from None
-    return [entry for entry in entries if _NAME.fullmatch(entry.name) and (entry / MANIFEST).is_file()]
+    return [entry for entry in entries if _NAME.fullmatch(entry.name)]
 
 
 def find(name_or_path: str) -> Path:
@@ -62,6 +67,35 @@ def find(name_or_path: str) -> Path:
             f"{path} is no bundle (it has no {MANIFEST}); make one with `basert export {path}`."
         )
     raise BundleError(missing(name_or_path))
+
+
+def adapters() -> list[Path]:
+    """Every adapter of the store, by name."""
+    return [entry for entry in _entries() if (entry / ADAPTER).is_file()]
+
+
+def is_adapter_name(name_or_path: str) -> bool:
+    """Whether it names an adapter: one of the store, or a folder."""
+    return any((path / ADAPTER).is_file() for path in (store_root() / name_or_path, expand(name_or_path)))
+
+
+def find_adapter(name_or_path: str) -> Path:
+    """An adapter by its name in the store, else by its folder. Raises BundleError that names what is near."""
+    for path in (store_root() / name_or_path, expand(name_or_path)):
+        if (path / ADAPTER).is_file():
+            return path.absolute()
+    raise BundleError(missing_adapter(name_or_path))
+
+
+def missing_adapter(name: str) -> str:
+    """The sentence for an adapter that is not there: what is near, or how to make it."""
+    known = [adapter.name for adapter in adapters()]
+    near = difflib.get_close_matches(name, known, n=3)
+    if near:
+        return f"there is no adapter {name!r} in {store_root()}; did you mean {' or '.join(near)}?"
+    there = f"it has {', '.join(known)}" if known else "it has none"
+    mend = f"`basert export-lora FOLDER --base BUNDLE --name {name}` makes one"
+    return f"there is no adapter {name!r} in {store_root()} ({there}); {mend}."
 
 
 def missing(name: str) -> str:

@@ -131,6 +131,8 @@ def _config(args: argparse.Namespace) -> EngineConfig:
         prefix_cache=args.prefix_cache,
         prefix_cache_file=args.prefix_cache_file,
         compiled=args.compiled,
+        adapters=tuple(args.lora),
+        max_adapters=args.max_loras,
         batch_wait=args.batch_wait / 1000,
     )
 
@@ -168,6 +170,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=0.0,
         metavar="MS",
         help="how long an encoder's input may wait for others to share its run [%(default)g]",
+    )
+    add("--lora", type=Path, action="append", default=[], help="an adapter's folder, to be loaded; repeats")
+    add(
+        "--max-loras",
+        type=int,
+        default=EngineConfig.max_adapters,
+        help="adapters that may be loaded at once [%(default)s]",
     )
     add("--log-format", choices=["text", "json"], default="text")
     return parser.parse_args(argv)

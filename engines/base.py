@@ -8,7 +8,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from basert.messages import AnyMessage, Cancel, Drain, Encode, Failed, Message, Stats, StatsRequest, Submit
+from basert.messages import (
+    AdapterDone,
+    AdapterInfo,
+    AnyMessage,
+    Cancel,
+    Drain,
+    Encode,
+    Failed,
+    LoadAdapter,
+    Message,
+    Stats,
+    StatsRequest,
+    Submit,
+    UnloadAdapter,
+)
 from engines.stats import Counters, resident_bytes
 
 Publish = Callable[[int, list[Message]], None]
@@ -39,6 +53,11 @@ class BaseEngine(ABC):
     @abstractmethod
     def draining(self) -> bool: ...
 
+    @property
+    def adapters(self) -> list[AdapterInfo]:
+        """Those that are loaded."""
+        return []
+
     @abstractmethod
     def drain(self) -> None:
         """Refuse what comes from now on; what is here goes on."""
@@ -65,6 +84,8 @@ class BaseEngine(ABC):
                 self._cancel(peer, message.id)
             case StatsRequest():
                 self._publish(peer, [self._stats(message.id)])
+            case LoadAdapter() | UnloadAdapter():
+                self._adapt(peer, message)
             case Drain():
                 self.drain()
             case None:
@@ -75,6 +96,12 @@ class BaseEngine(ABC):
     @abstractmethod
     def _submit(self, peer: int, message: Submit | Encode) -> Failed | None:
         """Let a request in, or say why not."""
+
+    def _adapt(self, peer: int, message: LoadAdapter | UnloadAdapter) -> None:
+        """Load or unload an adapter; what cannot take any says so."""
+        self._publish(
+            peer, [AdapterDone(message.id, "this model takes no adapters; those are for decoders.")]
+        )
 
     @abstractmethod
     def _cancel(self, peer: int, number: int) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from basert.messages import TokenLogprob
 from engines.sequence import Sequence
+from engines.units import Units, covering
 
 # What one more run of the graph costs beside its tokens, in tokens (measured: 14 for fp32, 24 for W8A8).
 RUN_COST = 24
@@ -82,6 +83,12 @@ class Batch:
         """Rows for whose next token it is wanted where in the sound it is."""
         rows = enumerate(self.rows)
         return [i for i, row in rows if row.draws and row.sequence is not None and row.sequence.aligned]
+
+    @property
+    def units(self) -> Units:
+        """The stretch that holds the adapters of all rows; empty if none has one."""
+        owners = [row.sequence for row in self.rows if row.sequence is not None]
+        return covering(owner.adapter.units for owner in owners if owner.adapter is not None)
 
     @property
     def computed(self) -> int:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from basert.messages import Encode, Failed, Submit
+from basert.messages import AdapterInfo, Encode, Failed, LoadAdapter, Submit, UnloadAdapter
+from engines.adapters import Adapters
 from engines.base import BaseEngine, Publish
 from engines.compiling import Compiling
 from engines.runner import Runner
@@ -37,9 +38,10 @@ class Engine(BaseEngine):
         check: Callable[[], None],
         publish: Publish,
         save: Callable[[], None],
+        adapters: Adapters | None = None,
     ) -> None:
         """check: raises when the runtime no longer answers as it should; save: writes what the next start
-        can use."""
+        can use. adapters: None of a model that takes none."""
         super().__init__(counters, publish)
         self._slots = slots
         self._scheduler = scheduler
@@ -48,6 +50,7 @@ class Engine(BaseEngine):
         self._compiling = compiling
         self._check = check
         self._save = save
+        self._adapters = adapters
 
     @property
     def busy(self) -> bool:
@@ -58,6 +61,10 @@ class Engine(BaseEngine):
         if len(self._scheduler):
             return 0
         return COMPILING_POLL if len(self._compiling) else None
+
+    @property
+    def adapters(self) -> list[AdapterInfo]:
+        return self._adapters.loaded if self._adapters is not None else []
 
     @property
     def draining(self) -> bool:
@@ -83,6 +90,14 @@ class Engine(BaseEngine):
             return self._scheduler.submit(peer, message)
         return self._compiling.add(peer, message)
 
+    def _adapt(self, peer: int, message: LoadAdapter | UnloadAdapter) -> None:
+        if self._adapters is None:
+            super()._adapt(peer, message)
+        elif isinstance(message, LoadAdapter):
+            self._adapters.load(peer, message)
+        else:
+            self._adapters.unload(peer, message)
+
     def _cancel(self, peer: int, number: int) -> None:
         self._compiling.cancel(peer, number)
         self._scheduler.cancel(peer, number)
@@ -105,6 +120,8 @@ class Engine(BaseEngine):
         """
         if len(self._compiling):
             self._take_compiled()
+        if self._adapters is not None:
+            self._send(self._adapters.done())
         started = time.perf_counter()
         batch = self._scheduler.next_batch()
         if batch is None:

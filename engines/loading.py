@@ -41,6 +41,8 @@ class EngineConfig:
     prefix_cache_file: Path | None = None
     compiled: Path | None = None  # where what runtimes compile is kept; None: in the bundle
     batch_wait: float = 0.0  # seconds that an encoder's input may wait for company
+    adapters: tuple[Path, ...] = ()  # bundles to load with the model
+    max_adapters: int = 8  # that may be loaded at once
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Start:
         options = dataclasses.replace(self.options, compiled=compiled)
         kv = self.manifest.kv_cache if graph.role == "decoder" else KVCache("float32", [], [])
         return open_session(path, graph, kv, options)
+
+    def open_beside(self, session: Session, graph: Graph) -> Session:
+        """Over the same cache. Raises BundleError."""
+        return session.beside(self.config.bundle / graph.path, self.options)
 
     def compiled(self, graph: Graph) -> Compiled:
         return Compiled(self.config.bundle, self.manifest, graph, self.config.compiled)
@@ -87,7 +93,7 @@ def load(
         from engines.loading_decoder import load_decoder
 
         engine, provider = load_decoder(start, publish)
-    return engine, _info(start, provider, time.monotonic() - started)
+    return engine, _info(start, engine, provider, time.monotonic() - started)
 
 
 def graphs_for(manifest: Manifest, provider: str, role: str) -> list[Graph]:
@@ -110,7 +116,7 @@ def graphs_for(manifest: Manifest, provider: str, role: str) -> list[Graph]:
     return [targets[provider]]
 
 
-def _info(start: Start, provider: str, load_seconds: float) -> EngineInfo:
+def _info(start: Start, engine: BaseEngine, provider: str, load_seconds: float) -> EngineInfo:
     config, manifest = start.config, start.manifest
     return EngineInfo(
         model=config.name or manifest.name,
@@ -122,6 +128,7 @@ def _info(start: Start, provider: str, load_seconds: float) -> EngineInfo:
         max_queue=config.max_queue,
         pid=os.getpid(),
         load_seconds=load_seconds,
+        adapters=engine.adapters,
     )
 
 

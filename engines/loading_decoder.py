@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
+from basert.errors import BundleError
 from basert.manifest import TOKENIZER, digest
 from basert.messages import Submit
+from engines.adapters import Adapters
 from engines.base import Publish
 from engines.batch import Chunks
 from engines.compiling import Compiling
@@ -17,6 +20,7 @@ from engines.prefix_file import PrefixFile
 from engines.runner import Runner
 from engines.sampling import Sampler
 from engines.scheduler import Limits, Scheduler
+from engines.sessions import Session
 from engines.slots import Slots
 from engines.stats import Counters
 from engines.windows import refuse_sound
@@ -29,6 +33,8 @@ LONGEST_SCORED = 128
 # The logits of a chunk whose every position is scored take at most so many bytes.
 SCORE_BYTES = 32 << 20
 
+_log = logging.getLogger(__name__)
+
 
 def load_decoder(start: Start, publish: Publish) -> tuple[Engine, str]:
     """The engine, and what runs it. Raises BundleError when the bundle cannot be run as asked."""
@@ -37,7 +43,8 @@ def load_decoder(start: Start, publish: Publish) -> tuple[Engine, str]:
     longest = LONGEST_CHUNK if graph.draft_buckets else LONGEST_UNPACED
     chunks = Chunks(graph.chunk_buckets, longest, options.max_context)
     score_chunks = Chunks(graph.chunk_buckets, _scored(manifest.vocab_size), options.max_context)
-    runner = Runner(session, manifest.vocab_size, max(options.slots, score_chunks.longest))
+    adapters = _adapters(start, session)
+    runner = Runner(session, manifest.vocab_size, max(options.slots, score_chunks.longest), adapters=adapters)
     start.report("checking", 0.5)
     golden = read_golden(config.bundle)
     check(golden, runner, chunks)
@@ -52,12 +59,32 @@ def load_decoder(start: Start, publish: Publish) -> tuple[Engine, str]:
         counters,
         graph.draft_buckets if config.speculation else [],
         paced=bool(graph.draft_buckets),
+        adapters=adapters,
     )
     check_again = partial(recheck, slots, partial(check, golden, runner, chunks))
     save = _prefix_file(start, slots, runner)
     sampler, compiling = Sampler(counters), compiling_of(start)
-    engine = Engine(slots, scheduler, runner, counters, sampler, compiling, check_again, publish, save)
+    engine = Engine(
+        slots, scheduler, runner, counters, sampler, compiling, check_again, publish, save, adapters
+    )
     return engine, runner.provider
+
+
+def _adapters(start: Start, session: Session) -> Adapters | None:
+    """With those of the configuration; one that cannot be loaded is left out, and the log says why."""
+    config, manifest, target = start.config, start.manifest, start.graphs[0].target
+    graphs = [one for one in manifest.graphs if (one.role, one.target) == ("decoder-lora", target)]
+    if manifest.lora is None or not graphs:
+        return None
+    adapters = Adapters(
+        manifest, config.max_adapters, partial(start.open_beside, session, graphs[0]), start.wake
+    )
+    for path in config.adapters:
+        try:
+            adapters.load_now(path)
+        except BundleError as error:
+            _log.error("%s is not served: %s", path, error.message)
+    return adapters
 
 
 def _prefix_file(start: Start, slots: Slots, runner: Runner) -> Callable[[], None]:

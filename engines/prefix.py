@@ -35,14 +35,16 @@ class Held:
     torn: bool = False  # the first token lies aside, a decode window having run over it
 
 
-def ids_of(tokens: list[int], salt: str = "") -> bytes:
-    """Token ids, WIDTH bytes each. With a salt the first two are replaced by a hash of it: what begins
-    otherwise is never taken for the same."""
+def ids_of(tokens: list[int], salt: str = "", adapter: str = "") -> bytes:
+    """Token ids, WIDTH bytes each. With a salt, or the digest of an adapter, the first two are replaced by a
+    hash of it: what begins otherwise is never taken for the same."""
     ids = array("i", tokens).tobytes()
-    if not salt:
+    if not salt and not adapter:
         return ids
     mark = 2 * WIDTH
-    return (blake2b(ids[:mark] + salt.encode(), digest_size=mark).digest() + ids[mark:])[: len(ids)]
+    key = bytes.fromhex(adapter)  # not mixed up with the salt, which clients choose
+    hashed = blake2b(ids[:mark] + salt.encode(), digest_size=mark, key=key).digest()
+    return (hashed + ids[mark:])[: len(ids)]
 
 
 def common(one: bytes, other: bytes) -> int:

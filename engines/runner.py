@@ -2,22 +2,42 @@
 
 Each shape that occurs, (first row, rows, chunk, logits rows), gets its small input buffers and its binding
 once. The large ones, the cache (the session's) and the logits, are allocated once and shared by all.
+
+Batches with an adapter in a row go to a second session, over the same cache (engines.adapters).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.adapters import Adapters
 from engines.batch import Batch
+from engines.factors import ROWS
 from engines.hearing import ALIGN, ALIGNMENT, Hearing
 from engines.sessions import Arrays, Session
+from engines.units import Units
+
+MOST_ADAPTED = 256  # bindings kept for batches with adapters: each stretch of units has its own
+
+
+class Shape(NamedTuple):
+    """What a binding is made for."""
+
+    first: int  # cache row
+    batch: int
+    chunk: int
+    rows: int  # of logits, or best tokens
+    logits: bool
+    aligned: int
 
 
 class Output(NamedTuple):
@@ -36,6 +56,7 @@ class Step:
     feeds: dict[str, NDArray[Any]]
     output: Output
     run: Callable[[], None]
+    taken: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)  # by parts: feeds of adapters
 
 
 class Runner:
@@ -45,14 +66,17 @@ class Runner:
         vocab_size: int,
         logits_rows: int,
         hearing: Hearing | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         """logits_rows: the most rows of logits that a batch may ask for. hearing: of a speech model."""
         self.run_seconds = 0.0  # inside the graphs, since the start
         self._hearing = hearing
+        self._adapters = adapters
         self._session = session
         self._logits = np.empty((logits_rows, vocab_size), np.float32)
         self._aside: dict[int, dict[str, NDArray[Any]]] = {}  # row -> its first token's keys and values
-        self._steps: dict[tuple[int, int, int, int, bool, int], Step] = {}
+        self._steps: dict[Shape, Step] = {}
+        self._adapted: OrderedDict[tuple[Units, Shape], Step] = OrderedDict()  # the last one used is the last
 
     @property
     def provider(self) -> str:
@@ -74,6 +98,8 @@ class Runner:
             return self._hear(batch.first, batch.sound)
         step = self._step(batch)
         fill(step.feeds, batch)
+        for parts, taken in step.taken.items():
+            _take_units(taken, parts, batch)
         if step.output.alignment is not None:
             step.feeds[ALIGN][:] = step.feeds["logits_idx"][batch.aligned]
         started = time.perf_counter()
@@ -114,17 +140,38 @@ class Runner:
         aligned = 0
         if self._hearing is not None:
             rows, aligned = rows * (1 + batch.asks_sot), len(batch.aligned)
-        key = batch.first, len(batch.rows), batch.chunk, rows, batch.logits, aligned
-        if key not in self._steps:
-            self._steps[key] = self._bind(*key)
-        return self._steps[key]
+        shape = Shape(batch.first, len(batch.rows), batch.chunk, rows, batch.logits, aligned)
+        if (units := batch.units).end:
+            return self._adapted_step(units, shape)
+        if shape not in self._steps:
+            self._steps[shape] = self._bind(self._session, shape, {})
+        return self._steps[shape]
 
-    def _bind(self, first: int, batch: int, chunk: int, rows: int, logits: bool, aligned: int) -> Step:
+    def _adapted_step(self, units: Units, shape: Shape) -> Step:
+        assert self._adapters is not None
+        assert self._adapters.session is not None
+        key = units, shape
+        if key not in self._adapted:
+            factors = self._adapters.factors
+            taken = {
+                parts: np.zeros((units.length * parts, shape.batch), np.float32) for parts in factors.parts
+            }
+            more = factors.views(units) | {f"{ROWS}{parts}": array for parts, array in taken.items()}
+            step = self._bind(self._adapters.session, shape, more)
+            self._adapted[key] = dataclasses.replace(step, taken=taken)
+            if len(self._adapted) > MOST_ADAPTED:
+                self._adapted.popitem(last=False)
+        self._adapted.move_to_end(key)
+        return self._adapted[key]
+
+    def _bind(self, session: Session, shape: Shape, more: Arrays) -> Step:
+        first, batch, chunk, rows, logits, aligned = shape
         feeds: dict[str, NDArray[Any]] = {
             "input_ids": np.zeros((batch, chunk), np.int64),
             "seqlens_k": np.zeros(batch, np.int32),
             "total_seq": np.zeros((), np.int32),
             "logits_idx": np.arange(rows),  # of a batch that decodes, scores or verifies, these stay
+            **more,
         }
         fetches: dict[str, NDArray[Any]] = {"next_token": np.zeros(rows, np.int64)}
         if logits:
@@ -133,7 +180,7 @@ class Runner:
             feeds |= self._hearing.feeds(first, batch, aligned)
             fetches |= self._hearing.fetches(first, batch, aligned)
         output = Output(fetches["next_token"], fetches.get("logits"), fetches.get(ALIGNMENT))
-        return Step(feeds, output, self._session.bind(first, feeds, fetches))
+        return Step(feeds, output, session.bind(first, feeds, fetches))
 
 
 def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
@@ -158,3 +205,13 @@ def fill(feeds: dict[str, NDArray[Any]], batch: Batch) -> None:
             feeds["logits_idx"][len(rows) + i :: len(rows)] = i * chunk + max(
                 row.sot, 0
             )  # if it is asked for
+
+
+def _take_units(taken: NDArray[np.float32], parts: int, batch: Batch) -> None:
+    """taken: [units * parts, rows]"""
+    taken[...] = 0
+    start = batch.units.first
+    for i, row in enumerate(batch.rows):
+        if row.sequence is not None and row.sequence.adapter is not None:
+            first, end = row.sequence.adapter.units
+            taken[(first - start) * parts : (end - start) * parts, i] = 1

@@ -30,6 +30,7 @@ from engines.stats import Counters
 from engines.windows import refuse_sound
 
 if TYPE_CHECKING:
+    from engines.adapters import Adapters
     from engines.constraints import Constraint
 
 
@@ -54,6 +55,7 @@ class Scheduler:
         drafts: Iterable[int] = (),
         paced: bool = True,
         stepped: int = 0,
+        adapters: Adapters | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """drafts: buckets of tokens that may be verified at once; none: nothing is guessed. paced: chunks are
@@ -73,6 +75,7 @@ class Scheduler:
         self._pace = Pace(chunks.buckets)
         self._paced = paced
         self._stepped = stepped
+        self._adapters = adapters
 
     def __len__(self) -> int:
         """Sequences that wait or run."""
@@ -88,6 +91,12 @@ class Scheduler:
         if refusal is not None:
             self._counters.requests_refused += 1
             return refusal
+        adapter = self._adapters.take(submit.adapter) if self._adapters and submit.adapter else None
+        if submit.adapter and adapter is None:
+            self._counters.requests_refused += 1
+            return Failed(
+                submit.id, "no_adapter", f"The adapter {submit.adapter!r} is not loaded; load it first."
+            )
         prompt, limits = submit.prompt, self.limits
         sequence = Sequence(
             peer,
@@ -96,9 +105,10 @@ class Scheduler:
             limit=min(len(prompt) + submit.max_tokens, limits.max_context),
             arrived=self._clock(),
             tokens=list(prompt),
-            ids=ids_of(prompt, submit.cache_salt),
+            ids=ids_of(prompt, submit.cache_salt, adapter.info.digest if adapter else ""),
             constraint=constraint,
             heard=submit.sound is None,
+            adapter=adapter,
         )
         if submit.sound is not None and limits.sot in prompt:
             sequence.sot = len(prompt) - 1 - prompt[::-1].index(limits.sot)
@@ -312,5 +322,7 @@ class Scheduler:
 
     def _end(self, sequence: Sequence) -> None:
         del self._sequences[sequence.key]
+        if self._adapters is not None and sequence.adapter is not None:
+            self._adapters.give_back(sequence.adapter)
         if sequence.slot >= 0:
             self._slots.release(sequence)

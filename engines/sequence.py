@@ -13,6 +13,7 @@ from basert.messages import Failed, Submit, TokenLogprob, Tokens
 from engines.drafts import Drafter
 
 if TYPE_CHECKING:
+    from engines.adapters import Adapter
     from engines.constraints import Constraint
 
 # Within these no logit of any model overflows, and no request can leave itself without a token to draw.
@@ -44,6 +45,7 @@ class Sequence:
     heard: bool = True  # what it is to hear is heard
     sot: int = -1  # where in the prompt the model says whether anybody speaks, if it does
     no_speech: float = -1.0  # what it said, until that is sent
+    adapter: Adapter | None = None  # that answers in the model's place
 
     @property
     def key(self) -> tuple[int, int]:

@@ -16,7 +16,10 @@ from export.compiling import Compiler
 from export.family import Contents, ExportRequest
 from export.golden import make_golden
 from export.graph import DATA, GRAPH, Decoder, decoder_from_checkpoint, read_decoder
+from export.lora.graph import LORA_GRAPH, LoraGraph, build_lora_graph, read_lora_graph
+from export.lora.modules import MODULES, find_modules, read_modules
 from export.parity import check, measure
+from export.passes.folds import FOLDS
 from export.passes.prefill import FUSED
 from export.positions import longest_context
 from export.prepare import weight_bytes
@@ -26,6 +29,7 @@ from export.variants import choose_cache_bits
 from export.workspace import require_space
 
 SPEEDS = "speeds.json"
+LORA_PATH = f"graphs/{LORA_GRAPH}"
 DEFAULT_CONTEXT = 8192  # tokens; what a checkpoint was trained for, if that is less
 BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64]
 CHUNK_BUCKETS = [32, 64, 128, 256, 512]
@@ -37,7 +41,8 @@ class DecoderFamily:
 
     def __init__(self, request: ExportRequest, steps: Steps, checkpoint: Step) -> None:
         self.request, self.steps, self.checkpoint = request, steps, checkpoint
-        self.compiler = Compiler(steps, checkpoint.folder, self._graph(), request.kv_bits)
+        self.graph = self._graph()
+        self.compiler = Compiler(steps, checkpoint.folder, self.graph, request.kv_bits)
 
     @staticmethod
     def refuse(request: ExportRequest) -> None:
@@ -65,12 +70,18 @@ class DecoderFamily:
         check(variant, parity)
 
     def contents(self, variant: str, parity: ParityNumbers) -> Contents:
-        folder = self.compile(variant).folder
+        folder, lora_folder = self.compile(variant).folder, self._lora(variant).folder
+        lora = read_lora_graph(lora_folder)
         decoder = read_decoder(folder)
         tokens = read_special_tokens(self.checkpoint.folder)
-        path = f"graphs/{GRAPH}"
+        path, folds = f"graphs/{GRAPH}", f"graphs/{FOLDS}"
+        files = {path: folder / GRAPH, f"graphs/{DATA}": folder / DATA}
+        graphs = [_graph(decoder, path)]
+        if lora.layers:
+            files |= {LORA_PATH: lora_folder / LORA_GRAPH, folds: lora_folder / FOLDS}
+            graphs.append(_lora_graph(lora, graphs[0]))
         return Contents(
-            files={path: folder / GRAPH, f"graphs/{DATA}": folder / DATA},
+            files=files,
             documents={PARITY: parity, GOLDEN: self._golden(variant)},
             architecture=decoder.architecture,
             exporter=decoder.exporter,
@@ -81,7 +92,8 @@ class DecoderFamily:
                 "slots": self.request.slots,
                 "eos_token_ids": [token for token in tokens.eos if 0 <= token < decoder.vocab_size],
                 "kv_cache": decoder.kv_cache,
-                "graphs": [_graph(decoder, path)],
+                "graphs": graphs,
+                "lora": lora.manifest(folds),
                 "parity": parity,
             },
         )
@@ -96,6 +108,21 @@ class DecoderFamily:
             decoder_from_checkpoint(folder, out, max_context=context)
 
         return self.steps.run("graph", [self.checkpoint.key, str(context)], make)
+
+    def _lora(self, variant: str) -> Step:
+        """The graph for adapters, or that there is none."""
+        checkpoint, graph, compiled = self.checkpoint, self.graph, self.compile(variant)
+
+        def find(out: Path, _: Show) -> None:
+            layers = find_modules(checkpoint.folder, graph.folder)
+            (out / MODULES).write_bytes(msgspec.json.encode(layers))
+
+        modules = self.steps.run("modules", [checkpoint.key, graph.key], find)
+
+        def make(out: Path, _: Show) -> None:
+            build_lora_graph(compiled.folder, read_modules(modules.folder), out)
+
+        return self.steps.run(f"lora-{variant}", [compiled.key, modules.key], make)
 
     def _speeds(self, variants: tuple[str, ...]) -> dict[str, Speed]:
         compiled = {variant: self.compile(variant) for variant in variants}
@@ -128,4 +155,10 @@ def _graph(decoder: Decoder, path: str) -> Graph:
         batch_buckets=BATCH_BUCKETS,
         chunk_buckets=CHUNK_BUCKETS,
         draft_buckets=drafts,
+    )
+
+
+def _lora_graph(lora: LoraGraph, plain: Graph) -> Graph:
+    return msgspec.structs.replace(
+        plain, role="decoder-lora", path=LORA_PATH, inputs=lora.inputs, outputs=lora.outputs
     )

@@ -20,6 +20,7 @@ from export.checkpoint import read_config
 from export.families import recipe_for
 from export.passes.activations import fuse_silu
 from export.passes.constants import fold_sums
+from export.passes.folds import FOLDS, folds_of, read_folds
 from export.passes.head import tie_head
 from export.passes.outputs import answer_tokens
 from export.passes.rope import set_positions
@@ -95,9 +96,17 @@ def describe(model: ir.Model, decoder: Decoder) -> Decoder:
 
 
 def save(model: ir.Model, decoder: Decoder, folder: Path) -> None:
-    """Write graph, weights and description; nothing in them names this machine."""
+    """Write graph, weights, description, and what was folded into it; nothing in them names this machine."""
     save_graph(model, folder / GRAPH)
     write_json(folder / DECODER, decoder)
+    folds_of(model.graph).save(folder / FOLDS)
+
+
+def load(folder: Path) -> tuple[ir.Model, Decoder]:
+    """What `save` left in `folder`."""
+    model = ir.load(folder / GRAPH)
+    model.graph.meta[FOLDS] = read_folds(folder / FOLDS)
+    return model, read_decoder(folder)
 
 
 def save_graph(model: ir.Model, path: Path) -> None:

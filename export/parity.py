@@ -90,10 +90,10 @@ class Comparison:
 def measure(checkpoint: Path, graph: Path, progress: Show, *, threads: int = 0) -> ParityNumbers:
     """Compare the slot graph in folder `graph` with its checkpoint over the shipped evaluation text."""
     ids = token_ids(checkpoint, prose.evaluation())
-    return measure_ids(checkpoint, graph, _sequences(ids, read_decoder(graph)), progress, threads=threads)
+    return measure_ids(checkpoint, graph, sequences_of(ids, read_decoder(graph)), progress, threads=threads)
 
 
-def _sequences(ids: list[int], decoder: Decoder) -> list[list[int]]:
+def sequences_of(ids: list[int], decoder: Decoder) -> list[list[int]]:
     """Sequences of WINDOW tokens; with a sliding window that the text can fill, the first one passes it."""
     first = length = min(WINDOW, decoder.max_context)
     if decoder.window is not None and decoder.window < len(ids):

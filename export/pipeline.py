@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from basert import store
+from basert.adapter import is_adapter
 from basert.errors import BundleError, ExportError, ParityError
 from basert.manifest import Manifest, Source, read_manifest
 from basert.progress import note, task
@@ -125,6 +126,8 @@ class _Export:
 
 def _check_store(target: Path) -> None:
     """Before hours of work: can a bundle be written there at all?"""
+    if is_adapter(target):
+        raise ExportError(f"the store has an adapter {target.name}; choose another --name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".probe", dir=target.parent):

@@ -12,22 +12,27 @@ from basert.errors import ExportError
 from export.checkpoint import first_line
 
 
+def load_model(checkpoint: Path, dtype: Any = torch.float32) -> Any:
+    """The checkpoint as transformers loads it. Raises ExportError."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=dtype, trust_remote_code=False, local_files_only=True
+        ).eval()
+    except Exception as error:  # safetensors, transformers and torch each raise their own
+        raise ExportError(f"transformers cannot load {checkpoint}: {first_line(error)}.") from error
+
+
 class Reference:
     """A checkpoint loaded by transformers in fp32, for comparison."""
 
     def __init__(self, checkpoint: Path, threads: int = 0) -> None:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
         if threads:
             torch.set_num_threads(threads)
-        logging.disable_progress_bar()
-        try:
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                checkpoint, dtype=torch.float32, trust_remote_code=False, local_files_only=True
-            ).eval()
-        except Exception as error:  # safetensors, transformers and torch each raise their own
-            raise ExportError(f"transformers cannot load {checkpoint}: {first_line(error)}.") from error
+        self._model = load_model(checkpoint)
 
     def logits(self, ids: Sequence[int]) -> torch.Tensor:
         """float32 [len(ids), vocab]: what follows each prefix of `ids`."""

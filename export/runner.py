@@ -12,7 +12,7 @@ from basert.errors import BundleError, ExportError
 from basert.manifest import Graph
 from engines.sessions import SessionOptions, open_session
 from export.checkpoint import first_line
-from export.graph import GRAPH, read_decoder
+from export.graph import GRAPH, Decoder, read_decoder
 
 Array = np.ndarray[Any, Any]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
@@ -22,9 +22,17 @@ class SlotRunner:
     """One open slot graph. Not for serving: it knows no queue and samples nothing."""
 
     def __init__(
-        self, folder: Path, *, slots: int, max_context: int, threads: int = 0, graph: str = GRAPH
+        self,
+        folder: Path,
+        *,
+        slots: int,
+        max_context: int,
+        threads: int = 0,
+        graph: str = GRAPH,
+        decoder: Decoder | None = None,
     ) -> None:
-        self.decoder = read_decoder(folder)
+        """decoder: what the graph is like, where the folder does not say it."""
+        self.decoder = decoder or read_decoder(folder)
         self.max_context = min(max_context, self.decoder.max_context)
         description = Graph("decoder", "cpu", graph, self.decoder.inputs, self.decoder.outputs, [], [])
         options = SessionOptions(slots=slots, max_context=self.max_context, threads=threads)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from basert.errors import ExportError
 from basert.progress import Show
 from export.calibration import Activations, read_calibration
-from export.graph import GRAPH, Decoder, describe, read_decoder, save
+from export.graph import Decoder, describe, load, save
 from export.passes.blocks import quantise_blocks
 from export.passes.cache import round_cache
 from export.passes.quantise import quantise
@@ -54,9 +54,9 @@ def needs_calibration(variant: str) -> bool:
 
 def build_rotated(slot_graph: Path, out: Path) -> None:
     """Write the fp32 slot graph with its residual stream turned, where that can be, into folder `out`."""
-    model = ir.load(slot_graph / GRAPH)
+    model, decoder = load(slot_graph)
     rotate(model)
-    save(model, read_decoder(slot_graph), out)
+    save(model, decoder, out)
 
 
 def build_variant(
@@ -66,7 +66,7 @@ def build_variant(
 
     `calibration`: the file that export.calibration wrote, for the variants that need one.
     """
-    model, decoder = ir.load(slot_graph / GRAPH), read_decoder(slot_graph)
+    model, decoder = load(slot_graph)
     if calibration is not None and variant in _PASSES:
         _PASSES[variant](model, read_calibration(calibration), progress)
     save(model, decoder, out)
@@ -75,7 +75,7 @@ def build_variant(
 
 def build_int8_cache(graph: Path, maxima: Mapping[str, np.ndarray[Any, Any]], out: Path) -> Decoder:
     """From a graph with a float32 cache in folder `graph`, write the same with an int8 one into `out`."""
-    model, decoder = ir.load(graph / GRAPH), read_decoder(graph)
+    model, decoder = load(graph)
     round_cache(model, maxima)
     rounded = describe(model, decoder)
     save(model, rounded, out)

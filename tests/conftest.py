@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from basert.adapter import is_adapter, read_adapter
+from basert.manifest import read_manifest
 from tests.export.small import write_checkpoint
 from tests.postgres import Postgres
 
@@ -63,6 +65,27 @@ def whisper_fp32() -> Path:
 @pytest.fixture(scope="session")
 def whisper_w8a8() -> Path:
     return export("whisper-tiny.en", "whisper-tiny.en-w8a8", "w8a8")
+
+
+def export_adapter(name: str, base: Path) -> Path:
+    """`basert export-lora` of one of tests/adapters.py's into the test store, unless it is there already."""
+    from tests.adapters import trained
+
+    folder, bundle = trained(STORE, name), STORE / f"{name}-{base.name}"
+    lora = read_manifest(base).lora
+    assert lora is not None
+    there = read_adapter(bundle) if is_adapter(bundle) else None
+    if there is not None and (there.base_hash, there.source.uri) == (lora.base, str(folder)):
+        return bundle
+    command = [sys.executable, "-m", "basert", "export-lora", str(folder), "--base", base.name, "--force"]
+    done = subprocess.run(
+        [*command, "--name", bundle.name],
+        env={**os.environ, "BASERT_HOME": str(STORE)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return bundle
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from basert import __version__
+from basert.adapter import ADAPTER, FACTORS, Adapter
 from basert.manifest import (
     CHAT_TEMPLATE,
     ENCODER_GOLDEN,
@@ -39,15 +40,20 @@ from basert.manifest import (
     GoldenCase,
     Graph,
     KVCache,
+    Lora,
+    LoraLayer,
+    LoraModule,
     Manifest,
     ParityNumbers,
     Provenance,
     Source,
     Tensor,
+    read_manifest,
     write_json,
 )
 from engines.sessions.testing import FUSED, EncoderScript, Script, logits_of, values_of
 
+PARROT = " hello hello the parrot."
 SENTENCE = " Grüße, world 🌍! Boxing wizards jump."  # several of its tokens hold half a character
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
@@ -87,12 +93,14 @@ def write_testing_bundle(
     broken_for_good: bool = False,
     peak: float = 30.0,
     sentence: str = SENTENCE,
+    lora: bool = False,
 ) -> Path:
     """Write a bundle named `name` into `folder` and return its path, `folder / name`.
 
     step_seconds, load_seconds: slept in every step and while loading; load_error: refuse to load with this
     sentence; broken_for_good: after RAISE no step works any more; peak: lower it (5) for answers that depend
-    on the seed; sentence "": each next token is a hash of the whole sequence before it, no word is magic.
+    on the seed; sentence "": each next token is a hash of the whole sequence before it, no word is magic;
+    lora: it takes adapters (write_testing_adapter), all of which say PARROT, or other hashes.
     """
     bundle = folder / name
     bundle.mkdir(parents=True)
@@ -102,6 +110,7 @@ def write_testing_bundle(
     script = Script(
         vocab_size=tokenizer.get_vocab_size(),
         sentence=played,
+        adapted=[*tokenizer.encode(PARROT).ids, end] if sentence else [],
         peak=peak,
         step_seconds=step_seconds,
         load_seconds=load_seconds,
@@ -117,10 +126,44 @@ def write_testing_bundle(
     write_json(bundle / GRAPH, script)
     write_json(bundle / GOLDEN, Golden(atol=1e-4, cases=[_golden_case(script)] if sentence else []))
     decoder = {"parity": _PARITY, "has_chat_template": True, "eos_token_ids": [end]}
+    graphs = [decoder_graph(script)]
+    if lora:
+        graphs.append(msgspec.structs.replace(graphs[0], role="decoder-lora"))
+        decoder["lora"] = Lora(f"testing {name}", 1, [LoraLayer("layer", 1, [LoraModule("module", 1)])], "")
     kv = KVCache(dtype="int64", kv_heads=[1], head_dim=[1])
-    write_testing_manifest(
-        bundle, tokenizer, kv, [decoder_graph(script)], max_context=max_context, slots=slots, **decoder
+    write_testing_manifest(bundle, tokenizer, kv, graphs, max_context=max_context, slots=slots, **decoder)
+    return bundle
+
+
+def write_testing_adapter(
+    folder: Path, base: Path, *, name: str = "parrot", number: int = 1, units: int = 1
+) -> Path:
+    """Write an adapter of a testing bundle into `folder` and return its path. number: added to hashes."""
+    bundle = folder / name
+    bundle.mkdir(parents=True)
+    told = read_manifest(base)
+    assert told.lora is not None
+    numbers = np.zeros((units, 1), np.float32)
+    numbers[0] = number
+    np.savez(bundle / FACTORS, **{"layer.a": np.ones((units, 1, 1), np.float32), "layer.b": numbers})
+    adapter = Adapter(
+        schema=1,
+        name=name,
+        base=told.name,
+        base_hash=told.lora.base,
+        rank=units,
+        units=units,
+        alpha=1.0,
+        scaled="alpha / r",
+        modules=["module"],
+        source=Source(uri="testing"),
+        created=number,
+        basert=__version__,
+        versions={},
+        parity=_PARITY,
+        files=[_file(bundle, bundle / FACTORS)],
     )
+    write_json(bundle / ADAPTER, adapter)
     return bundle
 
 

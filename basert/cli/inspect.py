@@ -1,16 +1,18 @@
-"""`basert inspect`: what a bundle's manifest says, for people or as JSON."""
+"""`basert inspect`: what a bundle's manifest says, or an adapter's, for people or as JSON."""
 
 from __future__ import annotations
 
 import datetime
 from collections import Counter
+from pathlib import Path
 
 import click
 import msgspec
 
-from basert import store
+from basert import adapter, store
+from basert.adapter import read_adapter
 from basert.cli.completion import bundle_names
-from basert.cli.parity import parity_line
+from basert.cli.parity import numbers_line, parity_line
 from basert.cli.tables import size, table
 from basert.manifest import Encoder, Graph, KVCache, Manifest, Speech, Tensor, digest, read_manifest
 
@@ -20,6 +22,9 @@ from basert.manifest import Encoder, Graph, KVCache, Manifest, Speech, Tensor, d
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest, and the bundle's digest and path.")
 def command(bundle: str, as_json: bool) -> None:
     """Show a BUNDLE (a name in the store, or a folder): graphs, shapes, sizes, parity, provenance."""
+    if store.is_adapter_name(bundle):
+        _show_adapter(store.find_adapter(bundle), as_json=as_json)
+        return
     path = store.find(bundle)
     manifest = read_manifest(path)
     if as_json:
@@ -31,6 +36,25 @@ def command(bundle: str, as_json: bool) -> None:
         click.echo(f"\n{_graph(graph)}")
     files = [(file.path, size(file.bytes), file.sha256[:16]) for file in manifest.files]
     click.echo(f"\n{table(('FILE', 'SIZE', 'SHA-256'), files)}")
+
+
+def _show_adapter(path: Path, *, as_json: bool) -> None:
+    told = read_adapter(path)
+    if as_json:
+        shown = {"path": str(path), "digest": adapter.digest(path), **msgspec.to_builtins(told)}
+        click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2))
+        return
+    rows = [
+        ("name", told.name),
+        ("base", told.base),
+        ("changes", ", ".join(told.modules)),
+        ("rank", f"{told.rank}, alpha {told.alpha:g}, scaled by {told.scaled}"),
+        ("parity", numbers_line(told.parity)),
+        ("source", told.source.uri),
+        ("with", ", ".join(f"{name} {version}" for name, version in told.versions.items())),
+        ("digest", adapter.digest(path)[:16]),
+    ]
+    click.echo(table(("ADAPTER", str(path)), rows))
 
 
 def _summary(manifest: Manifest) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""`basert list`: the bundles of the store."""
+"""`basert list`: the bundles of the store, and the adapters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from basert import store
+from basert.adapter import Adapter, is_adapter, read_adapter
 from basert.cli.tables import age, size, table
 from basert.errors import BundleError
 from basert.manifest import Manifest, read_manifest
@@ -18,12 +19,12 @@ HEADS = ("NAME", "VARIANT", "FAMILY", "SIZE", "CONTEXT", "AGE")
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def command(as_json: bool) -> None:
-    """List the bundles in the model store ($BASERT_HOME, else the XDG data folder)."""
-    found = [(bundle, *_read(bundle)) for bundle in store.bundles()]
+    """List the bundles and adapters in the model store ($BASERT_HOME, else the XDG data folder)."""
+    found = [(bundle, *_read(bundle)) for bundle in sorted([*store.bundles(), *store.adapters()])]
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([_fields(*entry) for entry in found]), indent=2))
     elif found:
-        click.echo(table(HEADS, [_row(bundle, manifest) for bundle, manifest, _ in found]))
+        click.echo(table(HEADS, [_row(bundle, there) for bundle, there, _ in found]))
         for _, _, trouble in found:
             if trouble:
                 click.echo(f"\n{trouble}", err=True)
@@ -31,16 +32,19 @@ def command(as_json: bool) -> None:
         click.echo(f"{store.store_root()} has no bundles yet; `basert export smollm2` makes one.", err=True)
 
 
-def _read(bundle: Path) -> tuple[Manifest | None, str]:
+def _read(bundle: Path) -> tuple[Manifest | Adapter | None, str]:
     try:
-        return read_manifest(bundle), ""
+        return read_adapter(bundle) if is_adapter(bundle) else read_manifest(bundle), ""
     except BundleError as error:
         return None, error.message
 
 
-def _row(bundle: Path, manifest: Manifest | None) -> tuple[str, ...]:
+def _row(bundle: Path, manifest: Manifest | Adapter | None) -> tuple[str, ...]:
     if manifest is None:
         return (bundle.name, "unusable", "", "", "", "")
+    if isinstance(manifest, Adapter):
+        total = size(sum(file.bytes for file in manifest.files))
+        return (bundle.name, "lora", f"adapter of {manifest.base}", total, "", age(manifest.created))
     return (
         bundle.name,
         manifest.variant,
@@ -51,9 +55,18 @@ def _row(bundle: Path, manifest: Manifest | None) -> tuple[str, ...]:
     )
 
 
-def _fields(bundle: Path, manifest: Manifest | None, trouble: str) -> dict[str, object]:
+def _fields(bundle: Path, manifest: Manifest | Adapter | None, trouble: str) -> dict[str, object]:
     if manifest is None:
         return {"name": bundle.name, "path": str(bundle), "error": trouble}
+    if isinstance(manifest, Adapter):
+        return {
+            "name": bundle.name,
+            "path": str(bundle),
+            "variant": "lora",
+            "base": manifest.base,
+            "bytes": sum(file.bytes for file in manifest.files),
+            "created": manifest.created,
+        }
     return {
         "name": bundle.name,
         "path": str(bundle),

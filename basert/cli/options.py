@@ -112,11 +112,11 @@ def connect(
 
 
 async def _find(url: str, api_key: str | None, model: str | None) -> Target:
-    """The server's model of that name; without a name, its only one."""
+    """The server's model of that name, or adapter; without a name, its only model."""
     async with Client(url, api_key) as client:
         if model is not None:
             return Target(url, api_key, await client.model(model))
-        cards = await client.models()
+        cards = [card for card in await client.models() if card.parent is None]
     if len(cards) != 1:
         names = ", ".join(card.id for card in cards) or "no model"
         raise RequestFailed(f"{url} serves {names}; name the MODEL that you mean.")

@@ -9,11 +9,11 @@ def parity_line(manifest: Manifest) -> str:
     if manifest.speech is not None:
         return "; ".join(_speech(manifest.speech))
     if manifest.parity is not None:
-        return _decoder(manifest.parity)
+        return numbers_line(manifest.parity)
     return "; ".join(_encoder(manifest.encoder)) if manifest.encoder else "not measured"
 
 
-def _decoder(numbers: ParityNumbers) -> str:
+def numbers_line(numbers: ParityNumbers) -> str:
     return (
         f"over {numbers.tokens:,} tokens: same best token {numbers.greedy_agreement:.1%},"
         f" KL divergence {numbers.kl_divergence:.2g}, perplexity x{numbers.perplexity_ratio:.4f},"

@@ -1,4 +1,4 @@
-"""`basert remove`: delete a bundle from the store."""
+"""`basert remove`: delete a bundle or an adapter from the store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import click
 
 from basert import store
+from basert.adapter import is_adapter
 from basert.cli.completion import bundle_names
 from basert.cli.tables import size
 from basert.errors import BundleError, ConfigError
@@ -18,11 +19,12 @@ from basert.manifest import MANIFEST
 @click.argument("name", shell_complete=bundle_names)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(name: str, yes: bool) -> None:
-    """Remove the bundle NAME from the store. Refused while an engine of this machine runs it."""
+    """Remove the bundle or adapter NAME from the store. Refused while an engine of this machine runs it; a
+    loaded adapter stays in its engine's memory until that ends."""
     bundle = store.bundle_path(name)
-    if not (bundle / MANIFEST).is_file():
+    if not ((bundle / MANIFEST).is_file() or is_adapter(bundle)):
         raise BundleError(store.missing(name))
-    if store.in_use(bundle):
+    if not is_adapter(bundle) and store.in_use(bundle):
         raise BundleError(f"{name} is being served; stop that server first (or let it unload the model).")
     total = size(sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()))
     if not yes:

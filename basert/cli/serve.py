@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from basert import config, logs, progress, settings, signing, store
+from basert.adapter import Adapter, check_base, read_adapter
 from basert.cli.completion import bundle_names
 from basert.cli.rooms import check_audio_extra, find_bundle
 from basert.cli.welcome import print_welcome
@@ -115,7 +116,7 @@ def _served(settings: ServeConfig) -> list[Served]:
         served = [Served(name, folders[0], (*aliases, names[0]))]
     else:
         served = [Served(name, folder) for name, folder in zip(names, folders, strict=True)]
-    return _with_aliases(served, settings.alias)
+    return _with_adapters(_with_aliases(served, settings.alias), manifests, settings)
 
 
 def _with_aliases(served: list[Served], aliases: tuple[str, ...]) -> list[Served]:
@@ -136,6 +137,37 @@ def _with_aliases(served: list[Served], aliases: tuple[str, ...]) -> list[Served
             for one in served
         ]
     return served
+
+
+def _with_adapters(served: list[Served], manifests: list[Manifest], settings: ServeConfig) -> list[Served]:
+    """Each model with those of --lora that were exported for it. Raises BundleError, ConfigError."""
+    found: list[list[Path]] = [[] for _ in served]
+    taken = {name for one in served for name in (one.name, *one.aliases)}
+    paths = [store.find_adapter(given) for given in settings.lora]
+    if settings.require_signature is not None:
+        _check_signatures(paths, settings.require_signature)
+    for path in paths:
+        adapter = read_adapter(path)
+        if adapter.name in taken:
+            raise ConfigError(
+                f"--lora: there are two of the name {adapter.name}; export one under another name."
+            )
+        taken.add(adapter.name)
+        found[_base_of(adapter, manifests)].append(path)
+    if any(len(paths) > settings.max_loras for paths in found):
+        raise ConfigError(
+            f"--lora names more adapters than --max-loras {settings.max_loras} allows; raise it."
+        )
+    return [dataclasses.replace(one, adapters=tuple(its)) for one, its in zip(served, found, strict=True)]
+
+
+def _base_of(adapter: Adapter, manifests: list[Manifest]) -> int:
+    """The place of the model that it was exported for. Raises BundleError when that is not served."""
+    fits = [one.lora is not None and one.lora.base == adapter.base_hash for one in manifests]
+    if not any(fits):
+        named = [one for one in manifests if one.name == adapter.base]
+        check_base(adapter, (named or manifests)[0])
+    return fits.index(True)
 
 
 def _check_signatures(folders: list[Path], key: Path) -> None:

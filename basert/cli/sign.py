@@ -9,7 +9,7 @@ import click
 from basert import progress, signing, store
 from basert.cli.completion import bundle_names
 from basert.cli.verify import check_files
-from basert.manifest import SIGNATURE, read_manifest
+from basert.manifest import SIGNATURE
 
 
 @click.command("sign")
@@ -21,9 +21,9 @@ from basert.manifest import SIGNATURE, read_manifest
     help="The private key: elliptic curve, PEM. `basert key pair` makes one.",
 )
 def command(bundle: str, key: Path) -> None:
-    """Sign a BUNDLE that is as it was exported; the signature is its file model.sig."""
-    path = store.find(bundle)
-    check_files(path, read_manifest(path))
+    """Sign a BUNDLE, or an adapter, that is as it was exported; the signature is its file model.sig."""
+    path = store.find_adapter(bundle) if store.is_adapter_name(bundle) else store.find(bundle)
+    check_files(path)
     with progress.task("signature"):
         signing.sign(path, key)
     click.echo(f"signed: {path / SIGNATURE}")

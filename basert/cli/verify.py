@@ -13,9 +13,10 @@ from pathlib import Path
 import click
 
 from basert import progress, signing, store, transport
+from basert.adapter import ADAPTER, is_adapter, read_adapter
 from basert.cli.completion import bundle_names
 from basert.errors import BundleError
-from basert.manifest import COMPILED, MANIFEST, SIGNATURE, File, Manifest, read_manifest
+from basert.manifest import COMPILED, MANIFEST, SIGNATURE, File, read_manifest
 from basert.messages import EngineReport
 
 Report = asyncio.Future[EngineReport]
@@ -31,18 +32,22 @@ Report = asyncio.Future[EngineReport]
 def command(bundle: str, key: Path | None) -> None:
     """Check that a BUNDLE is as it was exported: the hash of every file, and the answers of its engine.
 
-    With --key, that it is as it was signed, before anything of it is read.
+    Of an adapter, the hash of its file. With --key, that it is as it was signed, before anything is read.
     """
-    path = store.find(bundle)
+    path = store.find_adapter(bundle) if store.is_adapter_name(bundle) else store.find(bundle)
     if key is not None:
         with progress.task("signature"):
             signing.verify(path, key, "--key")
-    manifest = read_manifest(path)
-    check_files(path, manifest)
+    count = check_files(path)
+    if is_adapter(path):
+        adapter = read_adapter(path)
+        told = f"{adapter.name} is as it was exported for {adapter.base}: {count} file"
+        click.echo(f"{told}{_signed(path, key)}")
+        return
     with progress.task("goldens"):
         provider = asyncio.run(_load(path, () if key is None else signing.engine_flags(path)))
-    files = f"{len(manifest.files)} files, golden outputs on {provider}{_signed(path, key)}"
-    click.echo(f"{manifest.name} is as it was exported: {files}")
+    files = f"{count} files, golden outputs on {provider}{_signed(path, key)}"
+    click.echo(f"{read_manifest(path).name} is as it was exported: {files}")
 
 
 def _signed(bundle: Path, key: Path | None) -> str:
@@ -51,18 +56,22 @@ def _signed(bundle: Path, key: Path | None) -> str:
     return "; its signature was not checked (--key)" if (bundle / SIGNATURE).exists() else ""
 
 
-def check_files(bundle: Path, manifest: Manifest) -> None:
-    """Raises BundleError for a file that is missing, altered, or not part of the bundle."""
-    total, done = sum(file.bytes for file in manifest.files), 0
+def check_files(bundle: Path) -> int:
+    """How many a bundle or an adapter lists. Raises BundleError for one that is missing, altered, or not part
+    of it."""
+    index = ADAPTER if is_adapter(bundle) else MANIFEST
+    files = read_adapter(bundle).files if is_adapter(bundle) else read_manifest(bundle).files
+    total, done = sum(file.bytes for file in files), 0
     with progress.task("files", unit="B") as show:
-        for file in manifest.files:
+        for file in files:
             _check_file(bundle / file.path, file)
             done += file.bytes
             show(done, total)
-    known = {MANIFEST, SIGNATURE, *(file.path for file in manifest.files)}
+    known = {index, SIGNATURE, *(file.path for file in files)}
     extra = sorted(_names(bundle) - known)
     if extra:
         raise BundleError(f"{bundle / extra[0]} is not part of the bundle; remove it.")
+    return len(files)
 
 
 def _check_file(path: Path, expected: File) -> None:

@@ -19,6 +19,7 @@ from basert.http.metrics import Metrics
 from basert.http.models import Models
 from basert.http.openapi import Document
 from basert.http.quotas import Quotas
+from basert.resources.adapters import LoadLora, UnloadLora, VllmLoadLora, VllmUnloadLora
 from basert.resources.anthropic import CountTokens, Messages
 from basert.resources.archive import Archive
 from basert.resources.batches import BatchCancel, BatchCollection, BatchItem
@@ -136,6 +137,10 @@ def routes(service: Service, archive: Archive, office: Office | None) -> dict[st
         "/v1/batches": BatchCollection(service, office),
         "/v1/batches/{batch}": BatchItem(service, office),
         "/v1/batches/{batch}/cancel": BatchCancel(service, office),
+        "/v1/lora/load": LoadLora(service),
+        "/v1/lora/unload": UnloadLora(service),
+        "/v1/load_lora_adapter": VllmLoadLora(service),
+        "/v1/unload_lora_adapter": VllmUnloadLora(service),
         "/v1/models": ModelCollection(service),
         "/v1/models/load": Load(service),
         "/v1/models/unload": Unload(service),

@@ -17,6 +17,7 @@ from basert.errors import (
     ContextLengthExceeded,
     EngineFailed,
     InvalidRequest,
+    ModelNotFound,
     Overloaded,
     Unavailable,
 )
@@ -178,6 +179,8 @@ def _error(failed: Failed, model: str) -> BasertError:
             return ContextLengthExceeded(failed.message)
         case "invalid":
             return InvalidRequest(failed.message, param=failed.param or None)
+        case "no_adapter":
+            return ModelNotFound(failed.message, param="model")
         case "draining":
             return Unavailable(failed.message, code="draining", retry_after=RETRY_AFTER)
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import time
 from functools import cached_property
@@ -11,11 +12,14 @@ from basert import manifest, text
 from basert.errors import Unavailable
 from basert.http.engine_client import RETRY_AFTER_FAILED, EngineClient, Wake
 from basert.http.engine_link import RETRY_AFTER
-from basert.messages import EngineInfo, EngineState, ModelState
+from basert.messages import AdapterInfo, EngineInfo, EngineState, ModelState
 
 
 class Model:
     """`bundle` is a folder with those of its files that are read here; it stays as it is."""
+
+    adapter = ""  # the one that answers in its place, and
+    parent = ""  # the name that the model has without it
 
     def __init__(self, state: ModelState, wake: Wake, workers: int) -> None:
         """wake, workers: see EngineClient. Raises BundleError."""
@@ -33,6 +37,18 @@ class Model:
     def update(self, state: ModelState) -> None:
         self._state = state
         self.engine.update(state)
+
+    @property
+    def adapters(self) -> list[AdapterInfo]:
+        """None while nothing calls it by a name."""
+        return self._state.adapters if self._state.names else []
+
+    def adapted(self, info: AdapterInfo) -> Model:
+        """This model with one of its adapters, which has the adapter's names; for one request."""
+        other = copy.copy(self)
+        other.adapter, other.parent = info.name, self.name
+        other.digest, other.created = info.digest, info.created
+        return other
 
     def hold(self) -> None:
         self.held += 1
@@ -58,12 +74,13 @@ class Model:
 
     @property
     def name(self) -> str:
-        return self._state.name
+        return self.adapter or self._state.name
 
     @property
     def names(self) -> list[str]:
         """What clients call it now: its own name and its aliases."""
-        return self._state.names
+        named = self._state.names
+        return [self.adapter, *(f"{one}:{self.adapter}" for one in named)] if self.adapter else named
 
     @property
     def awaited_by(self) -> list[str]:

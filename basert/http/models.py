@@ -93,20 +93,27 @@ class Models:
         """
         model = self.find(name)
         model.check()
-        held = _held.get()
-        if held is not None and model not in held:
-            held.append(model)
-            model.hold()
+        held, base = _held.get(), self._models[model.build]
+        if held is not None and base not in held:
+            held.append(base)
+            base.hold()
         return model
 
     def find(self, name: str | None) -> Model:
-        """By name or alias. Raises ModelNotFound, InvalidRequest when no name is given."""
+        """By name or alias; a model with an adapter by the adapter's name, or as MODEL:ADAPTER.
+
+        Raises ModelNotFound, InvalidRequest when no name is given.
+        """
         if not name:
             raise InvalidRequest("you must provide a model parameter", param="model")
         for model in self.all():
             if name in model.names:
                 return model
-        served = ", ".join(model.name for model in self.all()) or "none"
+        adapters = self.adapters()
+        for model in adapters:
+            if name in model.names:
+                return model
+        served = ", ".join(model.name for model in (*self.all(), *adapters)) or "none"
         raise ModelNotFound(
             f"The model {name!r} is not served here; this server has {served}.", param="model"
         )
@@ -118,8 +125,12 @@ class Models:
     def all(self) -> list[Model]:
         """Those that have a name and that whoever sent the request at hand may use; the others might as well
         not be served."""
-        key = caller.get().key
-        return [one for one in self._models.values() if one.names and key.allowed(*one.names)]
+        return [one for one in self._models.values() if one.names and _visible(one)]
+
+    def adapters(self) -> list[Model]:
+        """Likewise, one for each adapter. A key may be allowed that and not the model without it."""
+        found = [model.adapted(info) for model in self._models.values() for info in model.adapters]
+        return list(filter(_visible, found))
 
     @contextlib.contextmanager
     def visit(self) -> Iterator[None]:
@@ -254,6 +265,11 @@ class Models:
     def _send(self, message: Message) -> None:
         if self._connection is not None:
             self._connection.send(message)
+
+
+def _visible(model: Model) -> bool:
+    """To whoever sent the request at hand."""
+    return caller.get().key.allowed(*model.names)
 
 
 def _shutting_down() -> Unavailable:

@@ -62,7 +62,7 @@ def beginnings(request: Submit | Encode) -> list[int]:
 
 
 def _blocks(request: Submit) -> Iterator[int]:
-    key = hash(request.cache_salt)
+    key = hash((request.cache_salt, request.adapter))
     raw = array("I", request.prompt).tobytes()
     for begin, end in pairwise(range(0, len(raw) + 1, 4 * BLOCK)):
         key = hash((key, raw[begin:end]))

@@ -117,7 +117,7 @@ class Gates:
 
     def __call__(self, name: str) -> Gate:
         model = self._find(name)
-        own = name if model is None else model.name  # all its names are one gate's
+        own = name if model is None else model.parent or model.name  # all its names are one gate's
         if own not in self._gates:
             self._gates[own] = Gate(lambda: self._find(own), self._most, self._deaths_allowed)
         return self._gates[own]

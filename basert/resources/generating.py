@@ -137,6 +137,7 @@ class Run:
             allowed_ids=list(plan.allowed_ids),
             bad_words=list(plan.bad_words),
             cache_salt=plan.cache_salt,
+            adapter=self._model.adapter,
         )
         return self._model.engine.generate(request)
 

@@ -24,7 +24,9 @@ class ModelCollection:
 
     @operation("The models served here.", None, ModelList)
     async def on_get(self, _req: Request, resp: Response) -> None:
-        cards = [card(model, name, self._models) for model in self._models.all() for name in model.names]
+        models = self._models
+        cards = [card(model, name, models) for model in models.all() for name in model.names]
+        cards += [card(model, model.name, models) for model in models.adapters()]
         media.send_json(resp, ModelList(cards))
 
 
@@ -58,6 +60,7 @@ def card(model: Model, name: str, models: Models) -> ModelCard:
         replicas=list(map(_replica, model.replicas)),
         reason=model.reason or UNSET,
     )
+    told.parent = model.parent or UNSET
     if encoder is not None:
         told.dimensions = encoder.width if encoder.task == "embedding" else UNSET
         told.labels = encoder.labels or UNSET

@@ -60,6 +60,7 @@ class ModelCard(msgspec.Struct):
     prompts: list[str] | UnsetType = UNSET  # names of texts that its inputs may begin with
     languages: list[str] | UnsetType = UNSET  # that it hears, by Whisper's codes
     translates: bool | UnsetType = UNSET  # what it hears, to English
+    parent: str | UnsetType = UNSET  # of an adapter: the model that it changes
     object: Literal["model"] = "model"
     owned_by: str = "basert"
 

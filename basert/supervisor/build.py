@@ -13,7 +13,7 @@ from typing import Literal
 
 from basert import cpus
 from basert.config import ServeConfig
-from basert.messages import ModelState
+from basert.messages import AdapterInfo, ModelState
 from basert.supervisor import bundles
 from basert.supervisor.bundles import Bundle
 from basert.supervisor.engine import Engine
@@ -42,9 +42,10 @@ class Build:
         self.number = number
         self.texts = folder / str(id)
         bundles.keep(bundle, self.texts)
-        self.plan: Plan = planned(bundle.manifest, config)
-        self._max_context = config.max_context
+        self._config = config
         self.engines: list[Engine] = []
+        self.adapters: dict[str, AdapterInfo] = {}  # that all its engines have, by name
+        self.coming: dict[str, AdapterInfo] = {}  # those that they are being asked to load
         self.phase: Phase = "serving"
         self.awaited_by: list[str] = []  # names that it takes over once it is ready
         self.reason = ""  # why it is asleep, if it could not be woken
@@ -63,9 +64,27 @@ class Build:
         return next(state for state in ("ready", "loading", "restarting", "failed") if state in states)
 
     @property
+    def plan(self) -> Plan:
+        """With its adapters."""
+        return self._planned([*self.adapters.values(), *self.coming.values()])
+
+    def growth(self, adapter: AdapterInfo) -> int:
+        """Bytes that its engines take more with that one."""
+        given = [*self.adapters.values(), *self.coming.values()]
+        return self._planned([*given, adapter]).total - self._planned(given).total
+
+    def _planned(self, adapters: Sequence[AdapterInfo]) -> Plan:
+        return planned(self.bundle.manifest, self._config, list(map(bundles.factor_bytes, adapters)))
+
+    @property
     def settled(self) -> bool:
         """Whether all its engines answer or never will."""
         return all(engine.settled for engine in self.engines)
+
+    @property
+    def able(self) -> list[Engine]:
+        """Its engines that answer."""
+        return [engine for engine in self.engines if engine.state.state == "ready"]
 
     @property
     def trouble(self) -> str:
@@ -89,7 +108,8 @@ class Build:
             names=list(names),
             awaited_by=self.awaited_by,
             reason=self.trouble,
-            max_context=min(self._max_context or most, most),
+            adapters=list(self.adapters.values()),
+            max_context=min(self._config.max_context or most, most),
             needed=self.phase == "serving",
         )
 

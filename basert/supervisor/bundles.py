@@ -1,16 +1,22 @@
-"""Bundles as the supervisor finds them: by a name in the store, never by a path that a client sends."""
+"""Bundles and adapters as the supervisor finds them: by a name in the store, never by a client's path."""
 
 from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from basert import signing, store
-from basert.errors import BundleError, ConfigError, InvalidRequest, ModelNotFound
+from basert import adapter, signing, store
+from basert.adapter import FACTORS, Adapter, check_base
+from basert.errors import BasertError, BundleError, ConfigError, InvalidRequest, ModelNotFound
 from basert.manifest import MANIFEST, Manifest, check_whole, digest, read_manifest
+from basert.messages import AdapterInfo
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,7 @@ def find(name: str) -> Path:
         raise InvalidRequest(error.message, param="model") from None
     known = [bundle.name for bundle in store.bundles()]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known) or 'none'}."
-        raise ModelNotFound(f"This server's store has no bundle {name!r}; {hint}", param="model")
+        raise ModelNotFound(_missing("bundle", name, known), param="model")
     return path
 
 
@@ -89,3 +93,51 @@ def keep(bundle: Bundle, folder: Path) -> None:
     if changed:
         shutil.rmtree(folder)
         raise BundleError(f"{bundle.path} was exported again just now; try again.")
+
+
+def read_adapter(path: Path, signed_with: Path | None) -> tuple[Adapter, AdapterInfo]:
+    """An adapter as it is now. Raises as `read`."""
+    if signed_with is not None:
+        signing.verify(path, signed_with)
+    found = adapter.read_adapter(path)
+    return found, AdapterInfo(found.name, str(path), adapter.digest(path), found.created)
+
+
+def find_adapter(name: str) -> Path:
+    """Where the store has it. Raises InvalidRequest for what is no name, ModelNotFound."""
+    try:
+        path = store.bundle_path(name)
+    except ConfigError as error:
+        raise InvalidRequest(error.message, param="lora") from None
+    known = [one.name for one in store.adapters()]
+    if name not in known:
+        raise ModelNotFound(_missing("adapter", name, known), param="lora", code="lora_not_found")
+    return path
+
+
+def usable(having: Sequence[AdapterInfo], base: Manifest, signed_with: Path | None) -> list[AdapterInfo]:
+    """Those that fit a base, as they are now; the log says why others do not."""
+    found = []
+    for info in having:
+        try:
+            told, now = read_adapter(Path(info.bundle), signed_with)
+            check_base(told, base)
+        except BasertError as error:
+            _log.warning("%s does not keep the adapter %s: %s", base.name, info.name, error.message)
+        else:
+            found.append(now)
+    return found
+
+
+def factor_bytes(info: AdapterInfo) -> int:
+    """Of its file; 0 when that is gone."""
+    try:
+        return (Path(info.bundle) / FACTORS).stat().st_size
+    except OSError:
+        return 0
+
+
+def _missing(what: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known) or 'none'}."
+    return f"This server's store has no {what} {name!r}; {hint}"

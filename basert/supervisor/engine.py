@@ -6,8 +6,9 @@ Knows the engine's command line and its control messages; not its sockets for re
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -16,15 +17,26 @@ import msgspec
 
 from basert import signing
 from basert.config import ServeConfig
-from basert.errors import BasertError
+from basert.errors import BasertError, BundleError
 from basert.logs import Output
-from basert.messages import AnyMessage, Drain, EngineReport, EngineState, StatsRequest
+from basert.messages import (
+    AdapterDone,
+    AdapterInfo,
+    AnyMessage,
+    Drain,
+    EngineReport,
+    EngineState,
+    StatsRequest,
+)
+from basert.supervisor.adapting import Adapting
 from basert.supervisor.child import Child
 from basert.supervisor.folder import CONTROL
 from basert.supervisor.restarts import Kept
 from basert.transport import Connection
 
 DRAIN_SECONDS = 5.0  # requests have gone by then, so there is nothing left to finish
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Assignment:
     threads: int | None = None
     configured: bool = True  # one of the models that the server was started with
     on_trial: bool = False  # given up at its first death, until it was ready once
+    adapters: Callable[[], Sequence[AdapterInfo]] = tuple  # to be loaded with it; asked at every start
 
 
 class Engine(Kept):
@@ -66,6 +79,8 @@ class Engine(Kept):
         self._reason = ""  # the engine's own, when it said one
         self._control: Connection | None = None
         self._heard = asyncio.Event()
+        self.adapters = Adapting()
+        self._given: list[Path] = []  # adapters that it is started with
         if assigned.on_trial:
             self.restarts.limit = 1
 
@@ -87,6 +102,8 @@ class Engine(Kept):
 
     def receive(self, message: AnyMessage) -> None:
         self._heard.set()
+        if isinstance(message, AdapterDone):
+            self.adapters.receive(message)
         if not isinstance(message, EngineReport):
             return
         if message.stage == "ready" and message.info is not None:
@@ -104,6 +121,8 @@ class Engine(Kept):
             self.stale = True
             self._set(state="failed", reason=self._reason)
             return
+        if self._control is not None:
+            self.adapters.begin(self._control, report.info.adapters)
         self.useful()
         self.restarts.limit = self._config.restart_limit
         self._set(state="ready", reason="", stage="", fraction=1.0, info=report.info)
@@ -129,6 +148,7 @@ class Engine(Kept):
     async def _live(self) -> str:
         try:
             await self._check_signature()
+            self._given = await asyncio.to_thread(self._signed, self.assigned.adapters())
         except BasertError as error:
             return error.message
         if self.is_ending():
@@ -138,6 +158,7 @@ class Engine(Kept):
             return await super()._live()
         finally:
             watch.cancel()
+            self.adapters.end()
             Path(self.state.socket).unlink(missing_ok=True)
 
     async def _check_signature(self) -> None:
@@ -145,6 +166,19 @@ class Engine(Kept):
         key = self._config.require_signature
         if key is not None:
             await asyncio.to_thread(signing.verify, self.assigned.bundle, key)
+
+    def _signed(self, adapters: Sequence[AdapterInfo]) -> list[Path]:
+        """Those that are, if they have to be: the others it has to do without. Raises ConfigError."""
+        key, found = self._config.require_signature, []
+        for path in (Path(info.bundle) for info in adapters):
+            try:
+                if key is not None:
+                    signing.verify(path, key)
+            except BundleError as error:
+                _log.error("%s is not loaded: %s", path, error.message)
+            else:
+                found.append(path)
+        return found
 
     async def _explain(self, child: Child, status: int) -> str:
         return self._reason or await super()._explain(child, status)
@@ -200,9 +234,12 @@ class Engine(Kept):
             "--threads": assigned.threads,
             "--cpus": assigned.cpus,
             "--numa-node": config.numa_node,
+            "--max-loras": config.max_loras,
         }
         for flag, value in given.items():
             command += [] if value is None else [flag, str(value)]
+        for path in self._given:
+            command += ["--lora", str(path)]
         if config.spin is not None:
             command.append("--spin" if config.spin else "--no-spin")
         if not config.speculation:

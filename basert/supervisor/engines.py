@@ -80,6 +80,7 @@ class Engines:
             threads=threads,
             configured=build.number is not None,
             on_trial=on_trial,
+            adapters=lambda: [*build.adapters.values(), *build.coming.values()],
         )
 
         def changed() -> None:

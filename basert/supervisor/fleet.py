@@ -5,6 +5,8 @@
     swap     a second build beside the first; names move once it can answer in every HTTP worker, or never
     wake     what room.py has put to sleep, for a request that waits
 
+Adapters go with builds: adapters.py loads and unloads them.
+
 Knows builds and what workers use; no connection, no signal. What a client sends never becomes a path here.
 """
 
@@ -18,9 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from basert.config import ServeConfig
-from basert.errors import BasertError, Conflict, EngineFailed, ModelNotFound, Unavailable
+from basert.errors import BasertError, Conflict, EngineFailed, Unavailable
 from basert.logs import Output
-from basert.messages import LoadModel, ModelState, Order, SwapModel, UnloadModel, WakeModel
+from basert.messages import (
+    LoadLora,
+    LoadModel,
+    ModelState,
+    Order,
+    SwapModel,
+    UnloadLora,
+    UnloadModel,
+    WakeModel,
+)
+from basert.supervisor.adapters import Adapters
 from basert.supervisor.build import Build
 from basert.supervisor.bundles import Bundle, Catalogue
 from basert.supervisor.chores import Chores
@@ -44,6 +56,7 @@ class Served:
     name: str
     bundle: Path
     aliases: tuple[str, ...] = ()
+    adapters: tuple[Path, ...] = ()  # to be loaded with it
 
 
 class Fleet:
@@ -72,6 +85,17 @@ class Fleet:
         self._catalogue = Catalogue(config.require_signature)
         self._ids = itertools.count(1)
         self._chores = Chores()
+        self._adapters = Adapters(
+            config,
+            self._names,
+            self._room,
+            workers,
+            news,
+            builds=lambda: self.builds,
+            wake=self.wake,
+            changed=changed,
+            begin=self._chores.begin,
+        )
 
     def start(self, served: Sequence[Served]) -> None:
         """Raises BundleError. With --max-loaded the first ones are loaded, the others sleep."""
@@ -81,6 +105,7 @@ class Fleet:
             self._catalogue.add(one.bundle, one.name, build.bundle.manifest.name)
             self._builds[build.id] = build
             self._names.add(build, one.aliases)
+            self._adapters.give(build, one.adapters)
             if self._config.max_loaded is not None and number >= self._config.max_loaded:
                 build.phase = "asleep"
             else:
@@ -108,6 +133,10 @@ class Fleet:
                 await self.swap(alias, name)
             case WakeModel(build=build):
                 await self.wake(build)
+            case LoadLora(lora=name, model=model):
+                await self._adapters.load(name, model)
+            case UnloadLora(lora=name):
+                await self._adapters.unload(name)
 
     async def load(self, name: str) -> None:
         """Return when it can answer; at once if it can.
@@ -115,13 +144,14 @@ class Fleet:
         Raises InvalidRequest, ModelNotFound, Conflict, BundleError, EngineFailed, and Unavailable for one
         that slept and could not be woken.
         """
-        build = self._names.find(name)
+        build = before = self._names.find(name)
         if build is not None and build.state == "failed":
             await self._retire(build)
             build = None
         if build is None:
             own = self._names.model(name)
-            build = await self._begin(own, await self._catalogue.read(own))
+            self._adapters.check_free(own)
+            build = await self._begin(own, await self._catalogue.read(own), before=before)
         try:
             await self._until_ready(build)
         except Unavailable:
@@ -132,15 +162,14 @@ class Fleet:
 
     async def unload(self, name: str) -> None:
         """Return when its processes are gone. Raises ModelNotFound."""
-        build = self._names.find(name)
-        if build is None:
-            raise self._not_loaded(name)
-        await self._retire(build)
+        self._adapters.check_free(name)
+        await self._retire(self._names.get(name))
 
     async def swap(self, alias: str, name: str) -> None:
         """Let `alias` mean the bundle `name` as it is now. Raises as `load`; then nothing has changed."""
+        self._adapters.check_free(alias)
         if not self._names.knows(alias):
-            raise self._not_loaded(alias)
+            self._names.get(alias)  # which raises
         found = await self._catalogue.read(name)
         own = self._own_name(name, found)
         self._names.check_swap(alias, own)
@@ -148,6 +177,7 @@ class Fleet:
         if build is None or build.bundle.digest != found.digest or build.state == "failed":
             build = await self._begin(own, found, alias)
         await self._until_ready(build)
+        await self._adapters.carry(self._names.replaced(alias, own), build)
         replaced = self._names.move(alias, build)
         build.awaited_by = []
         _log.info("%s means %s (%.12s) from now on", alias, own, build.bundle.digest)
@@ -178,9 +208,11 @@ class Fleet:
         await self.engines.stop()
         await self._chores.wait()
 
-    async def _begin(self, name: str, bundle: Bundle, alias: str = "") -> Build:
-        """Start a model's engines: under its own name, or in order to take an alias over. Raises Conflict."""
+    async def _begin(self, name: str, bundle: Bundle, alias: str = "", before: Build | None = None) -> Build:
+        """Start a model's engines: under its own name, or in order to take an alias over. before: the build
+        whose adapters it is to have. Raises Conflict."""
         async with self._room.deciding:
+            self._adapters.check_free(name)
             if any(one.name == name and one.awaited_by for one in self.builds):
                 raise Conflict(f"{name} is being loaded already; wait for that.", param="model")
             if not alias and (there := self._names.find(name)) is not None:
@@ -188,7 +220,7 @@ class Fleet:
             replaced = self._names.replaced(alias, name) if alias else []
             number = replaced[0].number if replaced else self._catalogue.number(name)
             await self._room.make(name, planned(bundle.manifest, self._config), replaced)
-            build = await self._made(name, bundle, number)
+            build = await self._made(name, bundle, number, before)
             build.awaited_by = list(dict.fromkeys((alias, name))) if alias else []
             self._enter(build)
         return build
@@ -196,8 +228,11 @@ class Fleet:
     def _build(self, name: str, bundle: Bundle, number: int | None) -> Build:
         return Build(next(self._ids), name, bundle, self._config, number, self._folder)
 
-    async def _made(self, name: str, bundle: Bundle, number: int | None) -> Build:
-        return await asyncio.to_thread(self._build, name, bundle, number)
+    async def _made(self, name: str, bundle: Bundle, number: int | None, before: Build | None) -> Build:
+        build = await asyncio.to_thread(self._build, name, bundle, number)
+        if before is not None:
+            await self._adapters.pass_on(before, build)
+        return build
 
     def _enter(self, build: Build) -> None:
         """It comes because somebody ordered it: the server is as ready as it was."""
@@ -257,6 +292,7 @@ class Fleet:
             raise Unavailable(error.message, code=error.code or "model_failed", retry_after=SOON) from None
         if found.digest != build.bundle.digest:  # HTTP workers have the tokenizer of the old one
             await self._begin_anew(build, found)
+        await self._adapters.pass_on(build, build)
         build.phase, build.reason = "waking", ""
         self.engines.start(build, on_trial=True)
         self._changed()
@@ -274,7 +310,7 @@ class Fleet:
 
     async def _begin_anew(self, build: Build, found: Bundle) -> None:
         """Another bundle has come to lie in the place of a sleeping build's. Raises Unavailable."""
-        new = await self._made(build.name, found, build.number)
+        new = await self._made(build.name, found, build.number, build)
         await self._drop(build)
         self._enter(new)
         self._chores.begin(self._until_ready(new))
@@ -283,6 +319,7 @@ class Fleet:
 
     def _engine_changed(self, build: Build) -> None:
         build.notice()
+        self._adapters.check(build)
         if build.phase == "serving" and not build.stale and any(one.stale for one in build.engines):
             build.stale = True
             self._chores.begin(self._renew(build.name))
@@ -311,10 +348,6 @@ class Fleet:
         """What a model is called that is to be made of a bundle: as one is that was made of it before."""
         before = (one for one in self.builds if one.bundle.path == bundle.path and self._names.of(one))
         return next((build.name for build in before), name)
-
-    def _not_loaded(self, name: str) -> ModelNotFound:
-        loaded = ", ".join(self._names.all()) or "none"
-        return ModelNotFound(f"The model {name!r} is not loaded; this server has {loaded}.", param="model")
 
 
 def _unloaded(what: str) -> Unavailable:

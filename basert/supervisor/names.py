@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from basert.errors import Conflict
+from basert.errors import Conflict, ModelNotFound
 from basert.supervisor.build import Build
 
 
@@ -30,6 +30,13 @@ class Names:
 
     def find(self, name: str) -> Build | None:
         return self._builds.get(self.model(name))
+
+    def get(self, name: str) -> Build:
+        """Raises ModelNotFound."""
+        if (build := self.find(name)) is None:
+            loaded = ", ".join(self.all()) or "none"
+            raise ModelNotFound(f"The model {name!r} is not loaded; this server has {loaded}.", param="model")
+        return build
 
     def knows(self, name: str) -> bool:
         return name in self._aliases or name in self._builds

@@ -6,7 +6,7 @@ Knows manifests, settings and the kernel's accounts; starts nothing and stops no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -43,15 +43,18 @@ class Plan:
         return f"{amount(self.total, 'B')} ({told})"
 
 
-def planned(manifest: Manifest, config: ServeConfig) -> Plan:
-    """What config.replicas engines of a bundle take."""
+def planned(manifest: Manifest, config: ServeConfig, adapters: Sequence[int] = ()) -> Plan:
+    """What config.replicas engines of a bundle take. adapters: bytes of the file of each that they have."""
     slots = (config.continuous_batching or manifest.slots) if manifest.kv_cache.layers else manifest.slots
     cache = slots * _slot_bytes(
         manifest, min(config.max_context or manifest.max_context, manifest.max_context)
     )
     rows = max(slots, *(rows for graph in manifest.graphs for rows, _ in graph.shapes), 1)
     workspace = RUNTIME_BYTES + rows * (ROW_BYTES + 2 * 4 * manifest.vocab_size)
-    each = (_weights(manifest, config.provider), cache, workspace)
+    weights = _weights(manifest, config.provider)
+    if adapters:  # their graph has the weights once more
+        weights = 2 * weights + sum(adapters)
+    each = (weights, cache, workspace)
     weights, cache, workspace = (config.replicas * size for size in each)
     return Plan(weights, cache, workspace)
 
@@ -72,6 +75,17 @@ def check_room(name: str, plan: Plan, promised: int) -> None:
             f"{name} needs up to {plan.shown()} of {plan.device}, and {amount(free, 'B')} are free{less}; "
             "unload another model, or serve with a smaller --continuous-batching or --max-context.",
             param="model",
+            code="no_room",
+        )
+
+
+def check_adapter(name: str, more: int) -> None:
+    """Raises Conflict when an adapter takes more bytes than there are."""
+    if more > (free := available()):
+        raise Conflict(
+            f"The adapter {name} needs up to {amount(more, 'B')} of main memory, and {amount(free, 'B')} are "
+            "free; unload another adapter, or a model.",
+            param="lora",
             code="no_room",
         )
 

@@ -73,7 +73,7 @@ class Room:
 
     async def _idle(self, among: Sequence[Build]) -> list[Build]:
         """Those that no request holds, the longest unused first."""
-        idle = [one for one in among if one.phase == "serving" and one.state == "ready"]
+        idle = [one for one in among if one.phase == "serving" and one.state == "ready" and not one.coming]
         if not idle or not await self._workers.asked(ANSWER_SECONDS):
             return []
         return sorted((one for one in idle if not self._workers.open(one.id)), key=self._last_used)

@@ -58,10 +58,14 @@ class Session(Protocol):
         [row, row + batch). The arrays must stay alive; the step may run in any thread, one at a time.
 
         Decoder's feeds: input_ids[batch, chunk] i64, seqlens_k[batch] i32, total_seq[] i32,
-        logits_idx[rows] i64; fetches: any of next_token[rows] i64 and logits[rows, vocab] f32.
+        logits_idx[rows] i64, and engines.factors' if the graph takes adapters; fetches: any of
+        next_token[rows] i64 and logits[rows, vocab] f32.
         Encoder's feeds: input_ids and attention_mask[rows, tokens] i64, token_type_ids[rows, tokens] i64 if
         the graph has them; fetches: values[rows, width] f32. Its row is 0.
         """
+
+    def beside(self, path: Path, options: SessionOptions) -> Session:
+        """Another decoder's graph over the same cache; any thread may open it. Raises BundleError."""
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one cache row over another's."""

@@ -64,6 +64,11 @@ class CpuSession:
 
         return run
 
+    def beside(self, path: Path, options: SessionOptions) -> CpuSession:
+        other = type(self)(path, KVCache("float32", [], []), options)
+        other._cache = self._cache
+        return other
+
     def move(self, source: int, target: int, length: int) -> None:
         for cache in self._cache.values():
             cache[target, :, :length] = cache[source, :, :length]

@@ -26,6 +26,7 @@ from engines.sessions import Arrays, SessionOptions
 
 STEPPED = 1 << 32  # added to what a decode step leaves: to a real model, too, it is not what a chunk leaves
 FUSED = 4  # most tokens at once that get what decode steps give
+ADAPTED = 1 << 34  # times the number of an adapter, added to what its rows leave
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,11 +44,13 @@ class Script(Orders, frozen=True, kw_only=True, tag="decoder"):
     """What a decoder's session plays. All ids are token ids.
 
     With a `sentence`, a history that ends in a beginning of it is followed by its next token, any other
-    history by its first. Without one the next token is a hash of the whole history. Both read the cache.
+    history by its first. Without one the next token is a hash of the whole history, and of the row's adapter.
+    Both read the cache.
     """
 
     vocab_size: int
     sentence: list[int] = []
+    adapted: list[int] = []  # the sentence of a row with an adapter
     peak: float = 30.0  # how far the next token's logit stands above all others, which lie in [-4, 0]
     speech: SpeechScript | None = None  # of a decoder that hears; then `sentence` is not played
 
@@ -128,6 +131,13 @@ class TestingSession(_Obedient):
     def bind(self, row: int, feeds: Arrays, fetches: Arrays) -> Callable[[], None]:
         return lambda: self._run(row, feeds, fetches)
 
+    def beside(self, path: Path, options: SessionOptions) -> TestingSession:
+        script = msgspec.json.decode(path.read_bytes(), type=Script)
+        time.sleep(script.load_seconds)
+        other = TestingSession(script, KVCache("int64", [1], [1]), options)
+        other.cache = self.cache
+        return other
+
     def move(self, source: int, target: int, length: int) -> None:
         self.cache[target, :length] = self.cache[source, :length]
 
@@ -143,11 +153,12 @@ class TestingSession(_Obedient):
         for i in range(batch):
             if past[i] < 0 or past[i] + chunk > self.cache.shape[1]:
                 raise RuntimeError(f"row {row + i}: {past[i]} + {chunk} tokens are outside of the cache")
-            self.cache[row + i, past[i] : past[i] + chunk] = ids[i] + (STEPPED if chunk <= FUSED else 0)
+            left = ids[i] + (STEPPED if chunk <= FUSED else 0) + ADAPTED * _adapter_of(feeds, i)
+            self.cache[row + i, past[i] : past[i] + chunk] = left
         for r, index in enumerate(feeds["logits_idx"].tolist()):
             i, position = divmod(index, chunk)
             history = self.cache[row + i, : past[i] + position + 1]
-            heard = int(feeds["cross.0.key"][i, 0, 0, 0]) if self.script.speech else 0
+            heard = int(feeds["cross.0.key"][i, 0, 0, 0]) if self.script.speech else _adapter_of(feeds, i)
             token = self.next_token(history, heard)
             if "next_token" in fetches:
                 fetches["next_token"][r] = token
@@ -179,12 +190,22 @@ class TestingSession(_Obedient):
 
     def _sentence(self, history: NDArray[np.int64], heard: int) -> list[int]:
         speech = self.script.speech
-        if speech is None or not speech.sentences:
+        if speech is None:
+            return self.script.adapted if heard else self.script.sentence
+        if not speech.sentences:
             return self.script.sentence
         sentence = speech.sentences[heard % len(speech.sentences)]
         if speech.no_timestamps not in history % STEPPED:
             return sentence
         return [token for token in sentence if token < speech.timestamp_begin]
+
+
+def _adapter_of(feeds: Arrays, row: int) -> int:
+    """The number of a row's adapter, the product of its factors; 0 for none."""
+    if "lora_rows.1" not in feeds:
+        return 0
+    numbers = feeds["lora.0.a"][:, 0, 0] * feeds["lora.0.b"][:, 0]
+    return int((feeds["lora_rows.1"][:, row] * numbers).sum())
 
 
 def logits_of(script: Script, token: int, heard: int = 0) -> NDArray[np.float32]:

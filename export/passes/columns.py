@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.passes.editing import Editor, array_of, consumers, data_of, set_array
+from export.passes.folds import folds_of, stem
 
 Array = np.ndarray[Any, Any]
 
@@ -22,28 +23,32 @@ COLUMN_SCALES = {"MatMulIntegerToFloat": 3, "MatMulNBits": 2}
 
 def scale_columns(editor: Editor, value: ir.Value, reader: ir.Node, factor: Array) -> ir.Value:
     """`value` [..., columns] times factor [columns], float32: itself, or what a Mul before `reader` makes."""
-    if _scaled(value, factor):
+    if (layer := _scaled(value, factor)) is not None:
+        folds_of(editor.graph).scale_outputs(stem(layer.inputs[1]), factor)
         return value
     constant = editor.constant(f"{value.name}.columns", factor)
     return editor.insert(reader, "Mul", value, constant)
 
 
-def _scaled(value: ir.Value, factor: Array) -> bool:
-    """Whether the factor could be folded into what makes `value`. If not, nothing was changed."""
+def _scaled(value: ir.Value, factor: Array) -> ir.Node | None:
+    """The layer into which the factor could be folded, which makes `value`. If None, nothing was changed."""
     node = value.producer()
     if node is None or len(consumers(value)) != 1:
-        return False
-    if node.op_type == "Add" and _is_own(node.inputs[1], factor.shape) and _scaled(node.inputs[0], factor):
-        set_array(node.inputs[1], data_of(node.inputs[1]) * factor)
-        return True
+        return None
+    if node.op_type == "Add" and _is_own(node.inputs[1], factor.shape):
+        layer = _scaled(node.inputs[0], factor)
+        if layer is not None:
+            set_array(node.inputs[1], data_of(node.inputs[1]) * factor)
+        return layer
     if node.op_type == "Mul":  # by the row scale
         raw = node.inputs[0].producer()
-        return raw is not None and raw.op_type in COLUMN_SCALES and _scaled(node.inputs[0], factor)
+        scaled = raw is not None and raw.op_type in COLUMN_SCALES
+        return _scaled(node.inputs[0], factor) if scaled else None
     if node.op_type in COLUMN_SCALES:
-        return _scale_quantised(node.inputs[COLUMN_SCALES[node.op_type]], factor)
+        return node if _scale_quantised(node.inputs[COLUMN_SCALES[node.op_type]], factor) else None
     if node.op_type in ("MatMul", "Gemm"):
-        return _scale_matrix(node, factor)
-    return False
+        return node if _scale_matrix(node, factor) else None
+    return None
 
 
 def _scale_quantised(scales: ir.Value, factor: Array) -> bool:

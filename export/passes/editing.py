@@ -143,6 +143,18 @@ def consumers(value: ir.Value) -> list[ir.Node]:
     return [use.node for use in value.uses()]
 
 
+def reached(value: ir.Value) -> set[ir.Node]:
+    """All nodes that depend on `value`."""
+    found: set[ir.Node] = set()
+    todo = consumers(value)
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo.extend(user for output in node.outputs for user in consumers(output))
+    return found
+
+
 def is_own(constant: ir.Value | None) -> bool:
     """An initializer that one node reads: it can be given new data."""
     return constant is not None and array_of(constant) is not None and len(consumers(constant)) == 1

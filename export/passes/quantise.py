@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from export.passes.anatomy import Linear, embedding, linears
 from export.passes.compensate import columns_to_int8
-from export.passes.editing import MICROSOFT, Editor, consumers, data_of, prune
+from export.passes.editing import MICROSOFT, Editor, consumers, data_of, prune, reached
 from export.passes.outputs import BLOCKS_NAME
 
 Array = np.ndarray[Any, Any]
@@ -109,7 +109,7 @@ class _Quantiser:
         self._one = self.editor.constant("one", np.float32(1))
         inputs = {value.name: value for value in model.graph.inputs}
         self._whole, self._picked = inputs.get("input_ids"), inputs.get("logits_idx")
-        self._flat = _depends_on(self._picked) if self._picked is not None else set()
+        self._flat = reached(self._picked) if self._picked is not None else set()
         self._zeros: dict[tuple[ir.Value | None, int], ir.Value] = {}
 
     def convert_all(self, layers: Sequence[Linear], progress: Callable[[int, int], None]) -> None:
@@ -198,17 +198,6 @@ class _Quantiser:
             value = ir.tensor(np.array([zero], np.uint8))
             self._zeros[like, zero] = insert(first, "ConstantOfShape", column, value=value)
         return self._zeros[like, zero]
-
-
-def _depends_on(value: ir.Value) -> set[ir.Node]:
-    found: set[ir.Node] = set()
-    todo = consumers(value)
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found.add(node)
-            todo.extend(user for output in node.outputs for user in consumers(output))
-    return found
 
 
 def _choose_unscaled(model: ir.Model, scaled: dict[ir.Value, tuple[ir.Value, ir.Value]]) -> None:

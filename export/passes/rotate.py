@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from export.passes.anatomy import NORMS, Linear, embedding, linears
 from export.passes.editing import Editor, consumers, data_of, is_own, set_array
+from export.passes.folds import folds_of
 
 Array = np.ndarray[Any, Any]
 ROWS = {"Flatten", "Gather"}  # what picks rows of the stream and leaves its channels alone
@@ -31,8 +32,11 @@ def rotate(model: ir.Model) -> bool:
     if stream is None:
         return False
     q = orthogonal(int(data_of(embedding(model).inputs[0]).shape[1]))
+    folds = folds_of(model.graph)
+    folds.turn = q
     for linear, bias in stream.writers:
         linear.set_matrix(linear.matrix() @ q)
+        folds.turn_outputs(linear.name)
         if bias is not None:
             set_array(bias, data_of(bias) @ q)
     for norm, readers in stream.readers:
@@ -123,10 +127,12 @@ def _readers(value: ir.Value, layers: dict[ir.Node, Linear]) -> list[Linear] | N
 
 def _turn_readers(model: ir.Model, norm: ir.Value, readers: list[Linear], q: Array) -> None:
     weight = data_of(norm)
-    turned = q.T * weight
+    turned, folds = q.T * weight, folds_of(model.graph)
     for linear in readers:
         if len(consumers(linear.weight)) == 1:
             linear.set_matrix(turned @ linear.matrix())
+            folds.scale_inputs(linear.name, weight)
+            folds.turn_inputs(linear.name)
             continue
         editor = Editor(model)  # tied: its matrix is turned with the embedding's
         # No transposed weight: this Gemm is no linear layer to the passes that quantise those.

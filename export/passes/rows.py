@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from basert.errors import ExportError
 from export.passes.anatomy import NORMS, Linear, attentions, head, is_constant
-from export.passes.editing import Editor, consumers
+from export.passes.editing import Editor, reached
 
 ROWWISE = {"Add", "Sub", "Mul", "Div", "Tanh", "Sigmoid", "Gelu", "QuickGelu", "Relu", "Pow", "Clip", *NORMS}
 
@@ -37,13 +37,7 @@ def gather_rows(model: ir.Model) -> None:
 
 def _reachable(value: ir.Value) -> list[ir.Node]:
     """All nodes that `value` reaches, in the order of execution."""
-    found: set[ir.Node] = set()
-    todo = consumers(value)
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found.add(node)
-            todo.extend(user for output in node.outputs for user in consumers(output))
+    found = reached(value)
     return [node for node in value.producer().graph if node in found]
 
 

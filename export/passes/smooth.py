@@ -20,6 +20,7 @@ import onnx_ir as ir
 from export.passes.anatomy import Linear, embedding, linears, norm_bias, norm_weight
 from export.passes.attend import split_of
 from export.passes.editing import Editor, array_of, consumers, data_of, set_array
+from export.passes.folds import folds_of
 
 Array = np.ndarray[Any, Any]
 LEAST = 1e-5  # a channel more silent than this is as good as silent
@@ -64,6 +65,7 @@ class _Smoother:
         self.by_node = {linear.node: linear for linear in linears(model)}
         self.fused = [node for node in model.graph if node.op_type == "GroupQueryAttention"]
         self.applied: dict[str, Array] = {}
+        self.folds = folds_of(model.graph)
 
     def norms(self) -> None:
         by_source: dict[ir.Value, list[Linear]] = {}
@@ -136,6 +138,7 @@ class _Smoother:
 
     def _multiply_rows(self, linear: Linear, factor: Array) -> None:
         linear.set_matrix(linear.matrix() * factor[:, None])
+        self.folds.scale_inputs(linear.name, factor)
         self.applied[linear.name] = factor
         if len(consumers(linear.weight)) > 1:
             self._divide_embedded(linear, factor)
@@ -170,6 +173,7 @@ class _Smoother:
         ones = np.ones(linear.matrix().shape[1] - factor.size, np.float32)
         divisor = np.concatenate([ones, factor])
         linear.set_matrix(linear.matrix() / divisor)
+        self.folds.scale_outputs(linear.name, 1 / divisor)
         if bias is not None:
             set_array(bias, data_of(bias) / divisor)
         return True

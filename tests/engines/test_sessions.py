@@ -11,11 +11,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from basert import cpus
 from basert.errors import BundleError
 from basert.manifest import Graph, KVCache, Manifest, read_manifest
 from engines import sessions
 from engines.loading import graphs_for
-from engines.sessions import SessionOptions, cores, cpu, open_session
+from engines.sessions import SessionOptions, cpu, open_session
 from tests.tiny import write_testing_encoder
 
 OPTIONS = SessionOptions(slots=2, max_context=64, threads=1)
@@ -25,7 +26,7 @@ OPTIONS = SessionOptions(slots=2, max_context=64, threads=1)
 def decoder(tiny_llama: tuple[Path, Path]) -> tuple[Path, Graph, KVCache]:
     bundle = tiny_llama[0]
     manifest = read_manifest(bundle)
-    [graph] = manifest.graphs
+    graph = next(graph for graph in manifest.graphs if graph.role == "decoder")
     return bundle / graph.path, graph, manifest.kv_cache
 
 
@@ -125,21 +126,21 @@ def test_threads_are_the_physical_cores_within_affinity_and_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: set[int], quotas: dict[str, str], expected: int
 ) -> None:
     """Two cores with two hardware threads each: 0 and 2, 1 and 3."""
-    monkeypatch.setattr(cores, "TOPOLOGY", topology(tmp_path / "cpus", ["0,2", "1,3", "0,2", "1,3"]))
-    monkeypatch.setattr(cores, "GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(cores, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(cpus, "TOPOLOGY", topology(tmp_path / "cpus", ["0,2", "1,3", "0,2", "1,3"]))
+    monkeypatch.setattr(cpus, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cpus, "OWN_GROUP", tmp_path / "own")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: allowed)
     (tmp_path / "own").write_text("0::/a/b\n")
     for group, quota in quotas.items():
         (tmp_path / "groups" / group).mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / group / "cpu.max").write_text(quota + "\n")
-    assert cores.usable_cores() == expected
+    assert cpus.usable_cores() == expected
 
 
 def test_a_machine_that_tells_nothing_has_its_hardware_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "TOPOLOGY", tmp_path)
-    monkeypatch.setattr(cores, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(cpus, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr(cpus, "OWN_GROUP", tmp_path / "own")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 5})
-    assert cores.usable_cores() == 3
+    assert cpus.usable_cores() == 3

@@ -196,6 +196,8 @@ def _logprob(token: int, top: int) -> TokenLogprob:
 
 
 class FakeModel:
+    adapter = parent = ""
+
     def __init__(self, bundle: Path, name: str, alias: str = "") -> None:
         self.name = name
         self.names = [name, alias] if alias else [name]
@@ -253,6 +255,9 @@ class FakeModels:
 
     def all(self) -> list[FakeModel]:
         return [self.model, *self.others]
+
+    def adapters(self) -> list[FakeModel]:
+        return []
 
     def successor(self, _name: str) -> None:
         return None

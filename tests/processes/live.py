@@ -83,9 +83,16 @@ def engines_of(server: Server, model: str) -> list[psutil.Process]:
     found = [
         process
         for process in psutil.Process(server.pid).children()
-        if "engines" in (line := process.cmdline()) and line[line.index("--name") + 1] == model
+        if "engines" in (line := _command_of(process)) and line[line.index("--name") + 1] == model
     ]
     return sorted(found, key=lambda process: process.create_time())
+
+
+def _command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # it has just ended
+        return []
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:

@@ -16,6 +16,7 @@ from basert.errors import (
     ContextLengthExceeded,
     EngineFailed,
     InvalidRequest,
+    ModelNotFound,
     Overloaded,
     Unavailable,
 )
@@ -169,6 +170,7 @@ async def test_a_finished_request_is_not_cancelled(engine: Engine, client: Engin
     [
         ("queue_full", Overloaded, 1.0),
         ("context_length_exceeded", ContextLengthExceeded, None),
+        ("no_adapter", ModelNotFound, None),
         ("invalid", InvalidRequest, None),
         ("draining", Unavailable, 2.0),
         ("engine_failed", EngineFailed, None),

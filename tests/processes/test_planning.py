@@ -13,7 +13,7 @@ from basert.config import ServeConfig
 from basert.errors import Conflict
 from basert.manifest import File, Graph, KVCache, Manifest, Tensor, read_manifest
 from basert.supervisor import planning
-from basert.supervisor.planning import Plan, available, check_room, planned
+from basert.supervisor.planning import Plan, available, check_adapter, check_room, planned
 from tests.tiny import write_testing_bundle
 
 GB = 10**9
@@ -104,3 +104,17 @@ def test_what_others_may_still_take_is_theirs(machine: Path) -> None:
     )
     with pytest.raises(Conflict, match=r"and 2\.15GB are free; unload"):
         check_room("m", dataclasses.replace(plan, weights=9 * GB), promised=0)
+
+
+def test_the_first_adapter_takes_the_weights_once_more(manifest: Manifest) -> None:
+    files: list[tuple[int, ...]] = [(), (100,), (100, 50)]
+    none, one, two = (planned(manifest, ServeConfig(replicas=2), its).weights for its in files)
+    assert (one, two) == (2 * none + 200, 2 * none + 300)
+
+
+def test_an_adapter_without_room_is_refused(machine: Path) -> None:
+    check_adapter("parrot", available())
+    with pytest.raises(
+        Conflict, match=r"^The adapter parrot needs up to .* of main memory, and .* are free; unload"
+    ):
+        check_adapter("parrot", available() + 1)

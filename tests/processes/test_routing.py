@@ -31,8 +31,10 @@ def _while_equal(one: list[int], other: list[int]) -> list[int]:
     return one[:end]
 
 
-def test_salted_prompts_and_sounds_are_told_apart() -> None:
+def test_salted_prompts_adapters_and_sounds_are_told_apart() -> None:
     prompt = [1] * BLOCK
+    adapted = [beginnings(Submit(0, prompt, 1, adapter=name)) for name in ("", "parrot", "raven")]
+    assert len({*map(tuple, adapted), tuple(beginnings(_submit(prompt, "parrot")))}) == 4
     assert beginnings(_submit(prompt)) != beginnings(_submit(prompt, "salt"))
     sounds = [Submit(0, [1], 1, sound=Sound(bytes([n]) * 5000)) for n in (1, 1, 2)]
     one, same, other = map(beginnings, sounds)

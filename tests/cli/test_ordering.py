@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.serving import Server
-from tests.tiny import write_testing_bundle
+from tests.tiny import write_testing_adapter, write_testing_bundle
 
 
 @pytest.fixture
@@ -32,6 +32,20 @@ def test_load_swap_and_unload(basert: Run, busy: Server) -> None:
     assert basert("complete", "tiny", "--prompt", "a", **there).returncode == 1  # nothing means it any more
     unloaded = basert("unload", "chat", **there)
     assert (unloaded.returncode, unloaded.stdout) == (0, f"chat is unloaded at {busy.url}\n")
+
+
+def test_adapters(basert: Run, tmp_path: Path) -> None:
+    base = write_testing_bundle(tmp_path, name="base", lora=True)
+    write_testing_adapter(tmp_path, base, name="parrot")
+    with Server(["base"], env={"BASERT_HOME": str(tmp_path)}) as server:
+        there = {"BASERT_URL": server.url}
+        loaded = basert("load", "--lora", "parrot", **there)
+        assert loaded.stdout == f"parrot is loaded, an adapter of base, at {server.url}\n", loaded.stderr
+        assert basert("complete", "parrot", "--prompt", "a", **there).returncode == 0
+        unloaded = basert("unload", "--lora", "parrot", **there)
+        assert unloaded.stdout == f"parrot is unloaded at {server.url}\n", unloaded.stderr
+        refused = basert("load", "--lora", "owl", **there)
+        assert (refused.returncode, "'owl'" in refused.stderr) == (1, True), refused.stderr
 
 
 @pytest.mark.parametrize(

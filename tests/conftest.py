@@ -12,12 +12,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from basert.adapter import is_adapter, read_adapter
 from basert.manifest import read_manifest
 from tests.export.small import write_checkpoint
 from tests.postgres import Postgres
+
+# How long an example takes tells of the machine's other work.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 STORE = Path(__file__).parents[1] / ".cache" / "test-store"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,11 +29,19 @@ class Server(LocalServer):
         env: Mapping[str, str] | None = None,
     ) -> None:
         defaults = ("--workers", "1", "--threads", "1")
+        self._clients: list[OpenAI] = []
         super().__init__([str(bundle) for bundle in bundles], (*defaults, *flags), api_key=api_key, env=env)
 
     def openai(self, **options: object) -> OpenAI:
-        """The official client, pointed here."""
-        return OpenAI(base_url=f"{self.url}/v1", api_key=self.api_key or "none", **options)  # type: ignore[arg-type]
+        """The official client, pointed here; closed when the server is stopped, if not before."""
+        client = OpenAI(base_url=f"{self.url}/v1", api_key=self.api_key or "none", **options)  # type: ignore[arg-type]
+        self._clients.append(client)
+        return client
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        while self._clients:
+            self._clients.pop().close()
+        return super().stop(how)
 
     def processes(self) -> list[psutil.Process]:
         """The supervisor, engines and workers, as they are now."""

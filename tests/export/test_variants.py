@@ -153,6 +153,7 @@ def test_calibration_adds_up_what_each_channel_sees(tmp_path: Path) -> None:
         "decoder.json",
         "decoder.onnx",
         "decoder.onnx.data",
+        "folds.npz",
     ]
     assert not few.grams  # 40 tokens say too little of 64 channels that move together
     for name, squares in many.squares.items():

@@ -30,11 +30,11 @@ class Pace:
     def longest(self, rows: int, waiting: int = 1) -> int:
         """The longest chunk between decode steps of `rows` rows while `waiting` prompts wait. The shortest
         bucket is always allowed."""
-        allowed = STALL * self._step(rows) * max(1.0, EACH * waiting / rows)
+        allowed = STALL * self.step(rows) * max(1.0, EACH * waiting / rows)
         fitting = [chunk for chunk in self._chunks if self._chunk(chunk, rows) <= allowed]
         return max(fitting, default=self._chunks[0])
 
-    def _step(self, rows: int) -> float:
+    def step(self, rows: int) -> float:
         """Seconds of a decode step; of the nearest shape that has run, if this one has not."""
         known = [shape for shape in self._seconds if shape[1] == 1]
         nearest = min(known, key=lambda shape: abs(shape[0] - rows), default=None)
@@ -46,5 +46,5 @@ class Pace:
         known = [size for several, size in self._seconds if several == 1 and size > 1]
         nearest = min(known, key=lambda size: abs(size - chunk), default=None)
         if nearest is None:
-            return self._step(rows) * chunk / self._chunks[0]
+            return self.step(rows) * chunk / self._chunks[0]
         return self._seconds[1, nearest] * chunk / nearest

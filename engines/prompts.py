@@ -21,9 +21,16 @@ class Prompts:
         self._buckets = [1, *buckets]
         self._sequences: list[Sequence] = []
         self._turns = 0
+        self.resting = False  # the batch lane's are as if they were not there
 
     def __len__(self) -> int:
-        return len(self._sequences)
+        return len(self._ready)
+
+    @property
+    def _ready(self) -> list[Sequence]:
+        if not self.resting:
+            return self._sequences
+        return [sequence for sequence in self._sequences if sequence.priority <= 0]
 
     def add(self, sequence: Sequence) -> None:
         self._sequences.append(sequence)
@@ -48,10 +55,8 @@ class Prompts:
         heard is nearer to its end than what has not."""
         self._turns += 1
         if self._turns % OLDEST_TURN == 0:
-            return min(self._sequences, key=lambda prompt: prompt.arrived)
-        return min(
-            self._sequences, key=lambda prompt: (prompt.submit.priority, not prompt.heard, prompt.pending)
-        )
+            return min(self._ready, key=lambda prompt: prompt.arrived)
+        return min(self._ready, key=lambda prompt: (prompt.priority, not prompt.heard, prompt.pending))
 
     def chunk(self, sequence: Sequence, limit: int = 0) -> tuple[int, int, int]:
         """The next one of a prompt, as (past, fresh, size); limit: see Chunks.size."""
@@ -63,7 +68,7 @@ class Prompts:
         _, fresh, size = self.chunk(head, limit)
         if head.scoring or fresh < len(head.tokens):
             return [head]
-        whole = {other.slot: other for other in self._sequences if self._whole(other, size)}
+        whole = {other.slot: other for other in self._ready if self._whole(other, size)}
         group = {head.slot: head}
         for step in (-1, 1):
             row = head.slot + step

@@ -25,6 +25,7 @@ from engines.pace import Pace
 from engines.prefix import Match, ids_of
 from engines.prompts import Prompts
 from engines.sequence import Sequence, admission
+from engines.share import Share
 from engines.slots import Slots
 from engines.stats import Counters
 from engines.windows import refuse_sound
@@ -74,6 +75,7 @@ class Scheduler:
         self._drafts = sorted(drafts)
         self._pace = Pace(chunks.buckets)
         self._paced = paced
+        self._share = Share()
         self._stepped = stepped
         self._adapters = adapters
 
@@ -139,7 +141,7 @@ class Scheduler:
         """Admit what fits, then choose: a decode step, or a chunk when that is due. None: nothing to do."""
         self._admit()
         self._moves += self._slots.compact()
-        decoding = [owner for owner in self._slots.owners if owner is not None and not owner.prefilling]
+        decoding = self._decoding()
         while self._prompts and (self._since_decode < (limit := self._limit(decoding)) or not decoding):
             head = self._prompts.next()
             self._catch_up(head)
@@ -154,10 +156,29 @@ class Scheduler:
             return self._verify(row)
         return self._decode(decoding) if decoding else None
 
+    def _decoding(self) -> list[Sequence]:
+        """Sequences whose next token is due; while the batch lane has to rest, of the others only."""
+        owners = [owner for owner in self._slots.owners if owner is not None]
+        if all(owner.priority > 0 for owner in owners):
+            self._share.forget()
+        resting = self._prompts.resting = not self._share.due
+        return [owner for owner in owners if not owner.prefilling and not (resting and owner.priority > 0)]
+
     def note(self, batch: Batch, seconds: float) -> None:
-        """How long a batch ran, from which the next chunks get their length."""
+        """How long a batch ran, from which the next chunks get their length, and the lanes their turns."""
         if batch.sound is None:
             self._pace.note(len(batch.rows), batch.chunk, seconds)
+        self._share.note(seconds, self._own(batch, seconds))
+
+    def _own(self, batch: Batch, seconds: float) -> float:
+        """Of a run's seconds, those that it would have taken without the batch lane. What lies in the window
+        while that rests costs nothing more."""
+        interactive = sum(row.sequence is not None and row.sequence.priority <= 0 for row in batch.rows)
+        if self._prompts.resting:
+            return seconds
+        if batch.chunk == 1 and interactive:
+            return min(seconds, self._pace.step(interactive))
+        return seconds * interactive / len(batch.rows)
 
     def apply(self, batch: Batch, samples: list[Sample]) -> list[Reply]:
         """Book what a batch yielded, a sample for each row, and end the sequences that are complete."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from basert import keys
 from basert.errors import EngineFailed
 from basert.http import inside
 from basert.messages import Submit
@@ -29,6 +30,13 @@ async def test_answers_need_no_key(models: FakeModels) -> None:
     assert told["object"] == "chat.completion"
     assert answer.headers["x-request-id"].startswith("req_")
     assert answer.headers["content-type"] == "application/json"
+
+
+async def test_the_owners_key_has_to_be_in_force_still(models: FakeModels) -> None:
+    app = fake_app(models, api_key=("secret",))
+    assert (await ask(app, CHAT, BODY, keys.digest("secret")))[0].status == 200
+    answer, told = await ask(app, CHAT, BODY, keys.digest("taken away"))
+    assert (answer.status, told["error"]["code"]) == (401, "invalid_api_key")
 
 
 async def test_what_is_kept_is_the_owners(models: FakeModels, tmp_path: Path) -> None:
